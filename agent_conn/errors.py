@@ -1,0 +1,175 @@
+"""Every error that this package raises on purpose.
+
+::
+
+    AgentConnError
+    ├── ConfigurationError (ValueError)   an argument is wrong; raised before any I/O
+    ├── StateError (RuntimeError)         a single-use connection was used out of order
+    ├── ConnectError                      the connection did not open
+    │   ├── ConnectTimeout (TimeoutError) open_timeout ran out
+    │   ├── DialFailed                    DNS, TCP, TLS or the proxy failed, or the peer hung up
+    │   ├── HandshakeRejected             the gateway answered with an HTTP error status
+    │   ├── HandshakeInvalid              the answer is no websocket handshake, or a redirect
+    │   ├── TokenUnavailable              the token callable raised, or gave no usable token
+    │   ├── OpenHookFailed                on_open raised; its exception is the cause
+    │   └── AttributionUnavailable        the attribution is below what was required
+    └── ConnectionLost                    an open connection ended without being closed
+
+No message, argument or attribute holds a header value, a token, a cookie or a URL's query.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+
+
+class Phase(StrEnum):
+    """The part of opening a connection that was under way."""
+
+    TOKEN = "token"  # noqa: S105  (a phase, no secret)
+    IDENTITY = "identity"
+    DIAL = "dial"
+    HANDSHAKE = "handshake"
+    ON_OPEN = "on_open"
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What a gateway said of an exhausted quota in its 429 answer.
+
+    The texts are the fields of the answer's JSON body, None where absent. ``limits`` holds
+    the ``X-LiveKit-Inference-*`` headers, such as ``{"RPM-Limit": "60", "RPM-Used": "61"}``.
+    """
+
+    hint: str | None = None
+    quota_type: str | None = None
+    category: str | None = None
+    remaining_limit: str | None = None
+    documentation_url: str | None = None
+    limits: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+class AgentConnError(Exception):
+    """Base of every error in this package."""
+
+
+class ConfigurationError(AgentConnError, ValueError):
+    """An argument is wrong. The message names the argument; nothing was sent."""
+
+
+class StateError(AgentConnError, RuntimeError):
+    """An operation does not fit the connection's state, such as opening it twice."""
+
+
+class ConnectError(AgentConnError):
+    """The connection did not open.
+
+    Attributes:
+        phase: what was under way.
+        retryable: whether the same dial may succeed later.
+        retry_after: seconds that the peer asked to wait, or None.
+        attempt: which attempt this was, counted from 1.
+    """
+
+    phase: Phase = Phase.DIAL
+    retryable: bool = False
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        phase: Phase | None = None,
+        retryable: bool | None = None,
+        retry_after: float | None = None,
+        attempt: int = 1,
+    ) -> None:
+        super().__init__(message)
+        if phase is not None:
+            self.phase = phase
+        if retryable is not None:
+            self.retryable = retryable
+        self.retry_after = retry_after
+        self.attempt = attempt
+
+
+class ConnectTimeout(ConnectError, TimeoutError):
+    """``open_timeout`` ran out; ``phase`` tells in what."""
+
+    retryable = True
+
+
+class DialFailed(ConnectError):
+    """DNS, TCP, TLS or a proxy failed, or the peer hung up before it answered."""
+
+    retryable = True
+
+
+class HandshakeRejected(ConnectError):
+    """The gateway answered the handshake with an HTTP error.
+
+    Attributes:
+        status: the HTTP status.
+        body: the first 2 KiB of the answer's body, without the credentials that were sent.
+        quota: what the answer says of a quota, or None.
+    """
+
+    phase = Phase.HANDSHAKE
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        status: int = 0,
+        body: bytes = b"",
+        quota: Quota | None = None,
+        retryable: bool | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, retryable=retryable, retry_after=retry_after)
+        self.status = status
+        self.body = body
+        self.quota = quota
+
+
+class HandshakeInvalid(ConnectError):
+    """The answer is not a handshake that was asked for: no websocket, or a redirect."""
+
+    phase = Phase.HANDSHAKE
+
+
+class TokenUnavailable(ConnectError):
+    """The token callable raised, or what it gave cannot be a token.
+
+    The callable's exception is left out, since its text may hold the secret.
+    """
+
+    phase = Phase.TOKEN
+
+
+class OpenHookFailed(ConnectError):
+    """``on_open`` raised; its exception is the ``__cause__``."""
+
+    phase = Phase.ON_OPEN
+
+
+class AttributionUnavailable(ConnectError):
+    """The identity known at open time is below the level that ``require`` names."""
+
+    phase = Phase.IDENTITY
+
+
+class ConnectionLost(AgentConnError):
+    """An open connection ended without a normal close.
+
+    Attributes:
+        code: the close code (RFC 6455, section 7.4); 1006 when no Close frame came.
+        reason: what was seen of the end.
+    """
+
+    def __init__(self, message: str = "", *, code: int = 1006, reason: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
