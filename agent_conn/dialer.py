@@ -1,0 +1,318 @@
+"""Open one websocket through the caller's connector, and look at the answer first.
+
+aiohttp's ``ws_connect`` follows redirects with the identity headers, dials a second time in
+silence, and drops a rejection's body. Each attempt therefore runs in a session of its own,
+which shares the caller's connector and carries one middleware, the guard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from weakref import WeakKeyDictionary
+
+import aiohttp
+from aiohttp.connector import Connection
+from multidict import CIMultiDict
+from yarl import URL
+
+from agent_conn.closing import OpenWebSocket
+from agent_conn.errors import AgentConnError, ConnectError, DialFailed, HandshakeInvalid
+from agent_conn.failures import MAX_BODY, from_exception, rejected
+from agent_conn.pre_dial import PreDial, Progress
+from agent_conn.settings import DialSettings
+
+BODY_TIMEOUT = 1.0
+"""Seconds to wait for a rejection's body, which is worth less than the verdict."""
+
+_CREDENTIAL_HEADERS = ("Authorization", "Cookie", "Proxy-Authorization")
+_NO_TIMEOUT = aiohttp.ClientTimeout(total=None)
+_Handler = Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]]
+
+
+class Attempt:
+    """One attempt to open a websocket.
+
+    Args:
+        session: the caller's; its connector, cookies, headers, proxy and trace configs serve.
+        settings: what to dial, checked.
+        prepare: awaited while a pre-dial runs; returns when the request may go out.
+        identify: sets the last headers; nothing is awaited between it and the request.
+        pre_dial: whether to dial while ``prepare`` runs.
+        progress: kept up to date.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        settings: DialSettings,
+        *,
+        prepare: Callable[[], Awaitable[None]],
+        identify: Callable[[CIMultiDict[str]], None],
+        pre_dial: bool,
+        progress: Progress,
+    ) -> None:
+        self._progress = progress
+        self._session = session
+        self._settings = settings
+        self._prepare = prepare
+        self._identify = identify
+        self._pre_dial = pre_dial
+        # Held here and not in locals: its repr, which a traceback may show, has the URL.
+        self._response: aiohttp.ClientResponse | None = None
+        self._transport: asyncio.Transport | None = None
+
+    async def open(self) -> OpenWebSocket:
+        """Open the websocket.
+
+        Raises:
+            AgentConnError: it did not open; nothing of the attempt is left.
+        """
+        connector = self._session.connector
+        if connector is None or connector.closed:
+            raise DialFailed("the session is closed", retryable=False)
+        proxy = self._settings.proxy or await _session_proxy(self._session, self._settings.url)
+        if connector.force_close:
+            # Such a connector closes what is handed back to it.
+            self._pre_dial = False
+        own = self._make_session(connector)
+        opened: OpenWebSocket | None = None
+        try:
+            opened = await self._upgrade(own, proxy)
+            return opened
+        except AgentConnError as error:
+            failure = error
+        except Exception as error:
+            failure = self._translated(error)
+        finally:
+            own.detach()
+            if opened is None:
+                self._abort()
+            self._forget()
+        raise failure.with_traceback(None)
+
+    def _make_session(self, connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=connector,
+            connector_owner=False,
+            cookie_jar=self._session.cookie_jar,
+            headers=self._session.headers,
+            skip_auto_headers=self._session.skip_auto_headers,
+            version=aiohttp.HttpVersion(*self._session.version),
+            trust_env=self._session.trust_env,
+            trace_configs=self._session.trace_configs,
+            timeout=_NO_TIMEOUT,
+            request_class=_TrackedRequest,
+            middlewares=(self._guard,),
+        )
+
+    async def _upgrade(self, own: aiohttp.ClientSession, proxy: URL | None) -> OpenWebSocket:
+        settings = self._settings
+        ws = await own.ws_connect(
+            settings.url,
+            headers=settings.headers,
+            protocols=settings.protocols,
+            timeout=aiohttp.ClientWSTimeout(ws_close=settings.close_timeout),
+            heartbeat=settings.heartbeat,
+            compress=settings.compress,
+            max_msg_size=settings.max_msg_size,
+            ssl=settings.ssl,
+            proxy=proxy,
+        )
+        if self._response is None or self._transport is None:
+            raise HandshakeInvalid("the connection ended with its handshake")
+        return OpenWebSocket(ws, self._response, self._transport)
+
+    async def _guard(
+        self, request: aiohttp.ClientRequest, handler: _Handler
+    ) -> aiohttp.ClientResponse:
+        if isinstance(request, _TrackedRequest):
+            request.on_connected = self._note_connected
+        if self._session.auth is not None:
+            request.headers.setdefault("Authorization", self._session.auth.encode())
+        if self._pre_dial:
+            await self._send_pre_dialed(request, handler)
+        else:
+            await self._prepare()
+            self._set_headers(request)
+            await self._send(request, handler)
+        failure = await self._refusal(request)
+        if self._response is None or failure is not None:
+            raise failure or HandshakeInvalid("the peer gave no answer")
+        return self._response
+
+    async def _send_pre_dialed(self, request: aiohttp.ClientRequest, handler: _Handler) -> None:
+        pre_dial = PreDial(request, self._progress)
+        try:
+            await self._prepare()
+            await pre_dial.finish()
+            self._set_headers(request)
+            # The handler takes a parked connection without yielding: nobody else can have it.
+            self._progress.pre_dialed = pre_dial.park()
+            await self._send(request, handler)
+        finally:
+            await pre_dial.discard()
+
+    def _set_headers(self, request: aiohttp.ClientRequest) -> None:
+        for name in self._settings.reserved_names:
+            request.headers.popall(name, None)
+        self._identify(request.headers)
+
+    async def _send(self, request: aiohttp.ClientRequest, handler: _Handler) -> None:
+        progress, loop = self._progress, asyncio.get_running_loop()
+        while self._response is None:
+            progress.dialed = False
+            turn = loop.call_soon(self._note_dialing)
+            try:
+                self._response = await handler(request)
+            except Exception as error:
+                failure = self._translated(error)
+            else:
+                break
+            finally:
+                turn.cancel()
+            # A parked connection can have died unseen. Each turn takes one out of the pool,
+            # so the last turn dials. Raising our own error keeps aiohttp from dialling again.
+            if progress.dialed:
+                raise failure
+            self._abort()
+            progress.pre_dialed, progress.connected = False, None
+        progress.answered = loop.time()
+
+    def _note_dialing(self) -> None:
+        # Taking a parked connection needs no turn of the event loop, dialling always does.
+        if self._progress.connected is None:
+            self._progress.dialed = True
+            self._progress.dials += 1
+
+    def _note_connected(self, connection: Connection) -> None:
+        self._progress.connected = asyncio.get_running_loop().time()
+        self._transport = connection.transport
+
+    async def _refusal(self, request: aiohttp.ClientRequest) -> ConnectError | None:
+        """Why the answer is not the one that was asked for, or None."""
+        if self._response is None:
+            return None
+        status = self._response.status
+        if status == 101:
+            return self._invalid_upgrade(self._response)
+        if 300 <= status < 400:
+            return HandshakeInvalid(f"the gateway redirects ({status}), which is refused")
+        if status < 400:
+            return HandshakeInvalid(f"the gateway answered {status}, not 101: no websocket")
+        body = await self._read_body()
+        return rejected(status, self._response.headers, body, self._sent_secrets(request))
+
+    def _invalid_upgrade(self, response: aiohttp.ClientResponse) -> ConnectError | None:
+        if response.version is None or response.version < aiohttp.HttpVersion11:
+            return HandshakeInvalid("the gateway upgraded in HTTP/1.0")
+        chosen = response.headers.get("Sec-WebSocket-Protocol")
+        if chosen is not None and chosen not in self._settings.protocols:
+            return HandshakeInvalid("the gateway chose a subprotocol that was not asked for")
+        extensions = response.headers.getall("Sec-WebSocket-Extensions", ())
+        if extensions and not self._settings.compress:
+            return HandshakeInvalid("the gateway chose an extension that was not asked for")
+        return None
+
+    async def _read_body(self) -> bytes:
+        if self._response is None:
+            return b""
+        body = b""
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT):
+                # Twice what is kept, so that a secret cut in two at the end is still found.
+                while len(body) < 2 * MAX_BODY:
+                    chunk = await self._response.content.read(2 * MAX_BODY - len(body))
+                    if not chunk:
+                        break
+                    body += chunk
+        except (TimeoutError, aiohttp.ClientError, OSError):
+            pass
+        return body
+
+    def _sent_secrets(self, request: aiohttp.ClientRequest) -> Iterator[str]:
+        """What was sent that an answer must not repeat to a log."""
+        yield request.url.raw_query_string
+        yield request.url.query_string
+        yield from request.url.query.values()
+        for name in {*_CREDENTIAL_HEADERS, *self._settings.headers, *self._session.headers}:
+            for value in request.headers.getall(name, ()):
+                yield value
+                yield from re.split(r"[\s;=,]+", value)
+
+    def _translated(self, error: Exception) -> AgentConnError:
+        if isinstance(error, AgentConnError):
+            return error
+        progress = self._progress
+        return from_exception(
+            error,
+            connected=progress.connected is not None,
+            answered=progress.answered is not None,
+        )
+
+    def _forget(self) -> None:
+        # The response keeps its session, and so this attempt, for the connection's life:
+        # a cycle would leave every closed connection to the garbage collector.
+        self._response = self._transport = None
+        self._prepare, self._identify = _nothing_to_prepare, _nothing_to_identify
+
+    def _abort(self) -> None:
+        # Not left to aiohttp, whose close waits 30 s for a TLS peer's close_notify.
+        if self._transport is not None:
+            self._transport.abort()
+        if self._response is not None:
+            self._response.close()
+
+
+async def _nothing_to_prepare() -> None:
+    """Stands in once an attempt is over."""
+
+
+def _nothing_to_identify(headers: CIMultiDict[str]) -> None:
+    """Stands in once an attempt is over."""
+
+
+class _TrackedRequest(aiohttp.ClientRequest):
+    """Tells its attempt of the connection, between the dial and the request."""
+
+    on_connected: Callable[[Connection], None] | None = None
+
+    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+        if self.on_connected is not None:
+            self.on_connected(conn)
+        return await super().send(conn)
+
+
+class _ProxyFound(Exception):
+    """Ends a request that was only made to see its proxy."""
+
+    def __init__(self, proxy: URL | None) -> None:
+        super().__init__()
+        self.proxy = proxy
+
+
+_proxies: WeakKeyDictionary[aiohttp.ClientSession, dict[URL, URL | None]] = WeakKeyDictionary()
+
+
+async def _session_proxy(session: aiohttp.ClientSession, url: URL) -> URL | None:
+    """The proxy that ``session`` would use for ``url``; nothing is dialled.
+
+    aiohttp gives a session's default proxy to no one but a request's middleware. The answer
+    is kept, since asking takes as long as a fifth of a handshake.
+    """
+    known = _proxies.setdefault(session, {})
+    origin = url.origin()
+    if origin not in known:
+        try:
+            await session.get(origin, middlewares=(_show_proxy,))
+        except _ProxyFound as found:
+            known[origin] = found.proxy
+    return known.get(origin)
+
+
+async def _show_proxy(request: aiohttp.ClientRequest, _: _Handler) -> aiohttp.ClientResponse:
+    proxy, auth = request.proxy, request.proxy_auth
+    if proxy is not None and auth is not None:
+        proxy = proxy.with_user(auth.login).with_password(auth.password)
+    raise _ProxyFound(proxy)

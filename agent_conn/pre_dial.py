@@ -1,0 +1,86 @@
+"""Open TCP and TLS to an endpoint before there is anything to send on it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+import aiohttp
+from aiohttp.connector import Connection
+
+logger = logging.getLogger("agent_conn")
+
+_UNBOUNDED = aiohttp.ClientTimeout(total=None)
+"""The wait bounds a pre-dial while it runs beside it, ``open_timeout`` after that."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far one attempt has come. Times are of the loop's clock, in seconds."""
+
+    dials: int = 0
+    pre_dial_started: float | None = None
+    pre_dial_ended: float | None = None
+    pre_dialed: bool = False
+    dialed: bool = False
+    connected: float | None = None
+    answered: float | None = None
+
+
+class PreDial:
+    """One connection being dialled for ``request``, or held ready for it.
+
+    It is held, not parked in the connector's pool, until the request goes out: nobody else
+    can take it, ``keepalive_timeout`` does not end it, and giving up closes this one.
+    """
+
+    def __init__(self, request: aiohttp.ClientRequest, progress: Progress) -> None:
+        self._progress = progress
+        self._connection: Connection | None = None
+        self._task = asyncio.create_task(self._dial(request), name="agent_conn.pre_dial")
+
+    async def finish(self) -> None:
+        """Wait until the dial has ended, well or not."""
+        if not self._task.done():
+            await asyncio.wait({self._task})
+
+    def park(self) -> bool:
+        """Hand the connection to the connector's pool for a request that follows at once.
+
+        Returns False where there is none, or it has died: then that request dials.
+        """
+        if self._connection is None or self._connection.closed:
+            return False
+        self._connection.release()
+        return True
+
+    async def discard(self) -> None:
+        """Close what was not handed over. Safe to call at any time."""
+        self._task.cancel()
+        try:
+            await self.finish()
+        finally:
+            self._close()
+
+    async def _dial(self, request: aiohttp.ClientRequest) -> None:
+        progress, time = self._progress, asyncio.get_running_loop().time
+        connector = request.session.connector
+        if connector is None:
+            return
+        progress.dials += 1
+        progress.pre_dial_started = time()
+        try:
+            self._connection = await connector.connect(request, [], _UNBOUNDED)
+        except Exception as error:
+            logger.debug("pre_dial_failed", extra={"error": type(error).__name__})
+        finally:
+            progress.pre_dial_ended = time()
+
+    def _close(self) -> None:
+        if self._connection is None:
+            return
+        if self._connection.transport is not None:
+            # Not left to close(): that would wait 30 s for a TLS peer's close_notify.
+            self._connection.transport.abort()
+        self._connection.close()
