@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import aiohttp
+import pytest
+from blockbuster import BlockBuster, blockbuster_ctx
+
+import agent_conn
+from agent_conn.gateway import Gateway
+
+
+@pytest.fixture(autouse=True)
+def no_blocking_calls() -> Iterator[BlockBuster]:
+    """Fail a test in which this package blocks the event loop."""
+    with blockbuster_ctx(scanned_modules=agent_conn) as blockbuster:
+        yield blockbuster
+
+
+@pytest.fixture
+async def loop_reports() -> AsyncIterator[list[dict[str, Any]]]:
+    """What the event loop's exception handler is told. A test fails if anything is left."""
+    reports: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: reports.append(context))
+    before = asyncio.all_tasks()
+    yield reports
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    assert {task.get_name() for task in left} == set()
+    assert reports == []
+
+
+@pytest.fixture
+async def session(loop_reports: list[dict[str, Any]]) -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as client:
+        yield client
+
+
+@pytest.fixture
+async def gateway(loop_reports: list[dict[str, Any]]) -> AsyncIterator[Gateway]:
+    async with Gateway() as running:
+        yield running

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent_conn import TRANSITIONS, ConnectionState, StateError, Transition
+from agent_conn.lifecycle import diagram, next_state
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def test_every_state_but_the_first_is_reached_and_every_state_but_the_last_is_left() -> None:
+    assert set(TRANSITIONS.values()) == set(ConnectionState) - {ConnectionState.IDLE}
+    assert {state for state, _ in TRANSITIONS} == set(ConnectionState) - {ConnectionState.CLOSED}
+
+
+def test_every_state_leads_to_closed() -> None:
+    for start in ConnectionState:
+        reached = {start}
+        while True:
+            further = {TRANSITIONS[pair] for pair in TRANSITIONS if pair[0] in reached} | reached
+            if further == reached:
+                break
+            reached = further
+        assert ConnectionState.CLOSED in reached
+
+
+@pytest.mark.parametrize("state", ConnectionState)
+@pytest.mark.parametrize("transition", Transition)
+def test_the_table_decides_and_an_illegal_transition_names_both(
+    state: ConnectionState, transition: Transition
+) -> None:
+    following = TRANSITIONS.get((state, transition))
+    if following is None:
+        with pytest.raises(StateError, match=rf"{transition.name} .* {state.name}"):
+            next_state(state, transition)
+    else:
+        assert next_state(state, transition) is following
+
+
+def test_the_readme_shows_the_table() -> None:
+    assert f"```mermaid\n{diagram()}\n```" in README.read_text()
