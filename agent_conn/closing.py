@@ -55,8 +55,8 @@ class OpenWebSocket:
             ended = _ending_of(self.ws.close_code)
         code = int(self.ws.close_code or aiohttp.WSCloseCode.ABNORMAL_CLOSURE)
         if ended is Ending.LOST:
-            failure = self.ws.exception()
-            reason = type(failure).__name__ if failure else "no Close frame"
+            silent = isinstance(self.ws.exception(), aiohttp.ServerTimeoutError)
+            reason = "no pong within the heartbeat" if silent else "no Close frame"
         elif ended is Ending.CLOSED_BY_PEER and code != aiohttp.WSCloseCode.OK:
             reason = "closed by the peer"
         else:

@@ -10,7 +10,6 @@ from contextlib import suppress
 from types import TracebackType
 
 import aiohttp
-from multidict import CIMultiDict
 from yarl import URL
 
 from agent_conn.closing import OpenWebSocket
@@ -279,15 +278,10 @@ class InferenceConnection:
     async def _establish(self, outcome: WaitOutcome | None) -> aiohttp.ClientWebSocketResponse:
         self._started_at = _now()
         self._wait_outcome = outcome
-        attempt = Attempt(
-            self._session,
-            self._settings,
-            prepare=self._prepare,
-            identify=self._identify,
-            pre_dial=outcome is None,
-            progress=self._progress,
+        attempt = Attempt(self._session, self._settings, self._progress)
+        self._opened = await attempt.open(
+            prepare=self._prepare, identify=self._identify, pre_dial=outcome is None
         )
-        self._opened = await attempt.open()
         self._advance(Transition.UPGRADE)
         if self._on_open is not None:
             await self._run_on_open(self._on_open, self._opened.ws)
@@ -311,18 +305,19 @@ class InferenceConnection:
             self._bearer = await mint(self._token)
         self._minted_at = _now()
 
-    def _identify(self, headers: CIMultiDict[str]) -> None:
+    def _identify(self) -> dict[str, str]:
         identity = self._identity = read_identity(self._identity_source)
         if identity.level < self._require:
             raise AttributionUnavailable(
                 f"attribution is {identity.level.name}, {self._require.name} is required",
                 retryable=True,
             )
-        headers.update(identity.headers(self._header_names))
+        headers = {**self._settings.headers, **identity.headers(self._header_names)}
         headers[self._header_names.session_id] = self._session_id
         if self._bearer is not None:
             headers["Authorization"] = f"Bearer {self._bearer}"
             self._bearer = None
+        return headers
 
     async def _run_on_open(self, hook: OpenHook, ws: aiohttp.ClientWebSocketResponse) -> None:
         try:

@@ -10,25 +10,26 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterator
-from weakref import WeakKeyDictionary
 
 import aiohttp
 from aiohttp.connector import Connection
-from multidict import CIMultiDict
 from yarl import URL
 
 from agent_conn.closing import OpenWebSocket
 from agent_conn.errors import AgentConnError, ConnectError, DialFailed, HandshakeInvalid
 from agent_conn.failures import MAX_BODY, from_exception, rejected
 from agent_conn.pre_dial import PreDial, Progress
-from agent_conn.settings import DialSettings
+from agent_conn.proxies import session_proxy
+from agent_conn.settings import DialSettings, Handler
 
 BODY_TIMEOUT = 1.0
 """Seconds to wait for a rejection's body, which is worth less than the verdict."""
 
 _CREDENTIAL_HEADERS = ("Authorization", "Cookie", "Proxy-Authorization")
+Prepare = Callable[[], Awaitable[None]]
+Identify = Callable[[], dict[str, str]]
+
 _NO_TIMEOUT = aiohttp.ClientTimeout(total=None)
-_Handler = Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]]
 
 
 class Attempt:
@@ -37,34 +38,27 @@ class Attempt:
     Args:
         session: the caller's; its connector, cookies, headers, proxy and trace configs serve.
         settings: what to dial, checked.
-        prepare: awaited while a pre-dial runs; returns when the request may go out.
-        identify: sets the last headers; nothing is awaited between it and the request.
-        pre_dial: whether to dial while ``prepare`` runs.
         progress: kept up to date.
     """
 
     def __init__(
-        self,
-        session: aiohttp.ClientSession,
-        settings: DialSettings,
-        *,
-        prepare: Callable[[], Awaitable[None]],
-        identify: Callable[[CIMultiDict[str]], None],
-        pre_dial: bool,
-        progress: Progress,
+        self, session: aiohttp.ClientSession, settings: DialSettings, progress: Progress
     ) -> None:
-        self._progress = progress
         self._session = session
         self._settings = settings
-        self._prepare = prepare
-        self._identify = identify
-        self._pre_dial = pre_dial
+        self._progress = progress
+        self._pre_dial: PreDial | None = None
         # Held here and not in locals: its repr, which a traceback may show, has the URL.
         self._response: aiohttp.ClientResponse | None = None
         self._transport: asyncio.Transport | None = None
 
-    async def open(self) -> OpenWebSocket:
+    async def open(self, *, prepare: Prepare, identify: Identify, pre_dial: bool) -> OpenWebSocket:
         """Open the websocket.
+
+        Args:
+            prepare: awaited first; returns when the request may go out.
+            identify: gives the headers; aiohttp gets them with no await in between.
+            pre_dial: whether to dial while ``prepare`` runs.
 
         Raises:
             AgentConnError: it did not open; nothing of the attempt is left.
@@ -72,94 +66,106 @@ class Attempt:
         connector = self._session.connector
         if connector is None or connector.closed:
             raise DialFailed("the session is closed", retryable=False)
-        proxy = self._settings.proxy or await _session_proxy(self._session, self._settings.url)
-        if connector.force_close:
-            # Such a connector closes what is handed back to it.
-            self._pre_dial = False
-        own = self._make_session(connector)
         opened: OpenWebSocket | None = None
         try:
-            opened = await self._upgrade(own, proxy)
+            if pre_dial and not connector.force_close:
+                opened = await self._open_pre_dialed(connector, prepare, identify)
+            else:
+                # A connector with force_close closes what is handed back to it.
+                await prepare()
+                opened = await self._upgrade(connector, identify)
             return opened
         except AgentConnError as error:
             failure = error
         except Exception as error:
             failure = self._translated(error)
         finally:
-            own.detach()
             if opened is None:
                 self._abort()
-            self._forget()
+            # The response keeps its session, and so this attempt, for the connection's life:
+            # a cycle would leave every closed connection to the garbage collector.
+            self._response = self._transport = None
         raise failure.with_traceback(None)
 
+    async def _open_pre_dialed(
+        self, connector: aiohttp.BaseConnector, prepare: Prepare, identify: Identify
+    ) -> OpenWebSocket:
+        origin = self._settings.url.origin()
+        proxy = await self._proxy()
+        self._pre_dial = PreDial(
+            connector, origin, ssl=self._settings.ssl, proxy=proxy, progress=self._progress
+        )
+        try:
+            await prepare()
+            await self._pre_dial.finish()
+            return await self._upgrade(connector, identify)
+        finally:
+            await self._pre_dial.discard()
+
+    async def _proxy(self) -> URL | None:
+        settings = self._settings
+        return settings.proxy or await session_proxy(self._session, settings.url.origin())
+
+    async def _upgrade(self, connector: aiohttp.BaseConnector, identify: Identify) -> OpenWebSocket:
+        settings = self._settings
+        proxy = await self._proxy()
+        own = self._make_session(connector)
+        try:
+            ws = await own.ws_connect(
+                settings.url,
+                headers=identify(),
+                protocols=settings.protocols,
+                timeout=aiohttp.ClientWSTimeout(ws_close=settings.close_timeout),
+                heartbeat=settings.heartbeat,
+                compress=settings.compress,
+                max_msg_size=settings.max_msg_size,
+                ssl=settings.ssl,
+                proxy=proxy,
+            )
+        finally:
+            own.detach()
+        if self._response is None or self._transport is None:
+            raise HandshakeInvalid("the connection ended with its handshake")
+        return OpenWebSocket(ws, self._response, self._transport)
+
     def _make_session(self, connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
+        headers = self._session.headers
+        if headers:
+            headers = headers.copy()
+            for name in self._settings.reserved_names:
+                headers.popall(name, None)
+        if self._session.auth is not None and not self._settings.authorized:
+            headers.setdefault("Authorization", self._session.auth.encode())
         return aiohttp.ClientSession(
             connector=connector,
             connector_owner=False,
             cookie_jar=self._session.cookie_jar,
-            headers=self._session.headers,
+            headers=headers,
             skip_auto_headers=self._session.skip_auto_headers,
             version=aiohttp.HttpVersion(*self._session.version),
-            trust_env=self._session.trust_env,
+            # For .netrc alone, the proxy being known; aiohttp refuses it beside a token.
+            trust_env=self._session.trust_env and not self._settings.authorized,
             trace_configs=self._session.trace_configs,
             timeout=_NO_TIMEOUT,
             request_class=_TrackedRequest,
             middlewares=(self._guard,),
         )
 
-    async def _upgrade(self, own: aiohttp.ClientSession, proxy: URL | None) -> OpenWebSocket:
-        settings = self._settings
-        ws = await own.ws_connect(
-            settings.url,
-            headers=settings.headers,
-            protocols=settings.protocols,
-            timeout=aiohttp.ClientWSTimeout(ws_close=settings.close_timeout),
-            heartbeat=settings.heartbeat,
-            compress=settings.compress,
-            max_msg_size=settings.max_msg_size,
-            ssl=settings.ssl,
-            proxy=proxy,
-        )
-        if self._response is None or self._transport is None:
-            raise HandshakeInvalid("the connection ended with its handshake")
-        return OpenWebSocket(ws, self._response, self._transport)
-
     async def _guard(
-        self, request: aiohttp.ClientRequest, handler: _Handler
+        self, request: aiohttp.ClientRequest, handler: Handler
     ) -> aiohttp.ClientResponse:
         if isinstance(request, _TrackedRequest):
             request.on_connected = self._note_connected
-        if self._session.auth is not None:
-            request.headers.setdefault("Authorization", self._session.auth.encode())
-        if self._pre_dial:
-            await self._send_pre_dialed(request, handler)
-        else:
-            await self._prepare()
-            self._set_headers(request)
-            await self._send(request, handler)
+        if self._pre_dial is not None:
+            # The handler takes a parked connection without yielding: nobody else can have it.
+            self._progress.pre_dialed = self._pre_dial.park()
+        await self._send(request, handler)
         failure = await self._refusal(request)
         if self._response is None or failure is not None:
             raise failure or HandshakeInvalid("the peer gave no answer")
         return self._response
 
-    async def _send_pre_dialed(self, request: aiohttp.ClientRequest, handler: _Handler) -> None:
-        pre_dial = PreDial(request, self._progress)
-        try:
-            await self._prepare()
-            await pre_dial.finish()
-            self._set_headers(request)
-            # The handler takes a parked connection without yielding: nobody else can have it.
-            self._progress.pre_dialed = pre_dial.park()
-            await self._send(request, handler)
-        finally:
-            await pre_dial.discard()
-
-    def _set_headers(self, request: aiohttp.ClientRequest) -> None:
-        for name in self._settings.reserved_names:
-            request.headers.popall(name, None)
-        self._identify(request.headers)
-
-    async def _send(self, request: aiohttp.ClientRequest, handler: _Handler) -> None:
+    async def _send(self, request: aiohttp.ClientRequest, handler: Handler) -> None:
         progress, loop = self._progress, asyncio.get_running_loop()
         while self._response is None:
             progress.dialed = False
@@ -174,7 +180,7 @@ class Attempt:
                 turn.cancel()
             # A parked connection can have died unseen. Each turn takes one out of the pool,
             # so the last turn dials. Raising our own error keeps aiohttp from dialling again.
-            if progress.dialed:
+            if progress.dialed or progress.connected is None:
                 raise failure
             self._abort()
             progress.pre_dialed, progress.connected = False, None
@@ -244,18 +250,14 @@ class Attempt:
     def _translated(self, error: Exception) -> AgentConnError:
         if isinstance(error, AgentConnError):
             return error
-        progress = self._progress
+        if isinstance(error, aiohttp.WSServerHandshakeError) and self._response is None:
+            # Only from a session whose requests are mocked: the guard was never asked.
+            return rejected(error.status, error.headers or {}, b"", ())
         return from_exception(
             error,
-            connected=progress.connected is not None,
-            answered=progress.answered is not None,
+            connected=self._progress.connected is not None,
+            answered=self._progress.answered is not None,
         )
-
-    def _forget(self) -> None:
-        # The response keeps its session, and so this attempt, for the connection's life:
-        # a cycle would leave every closed connection to the garbage collector.
-        self._response = self._transport = None
-        self._prepare, self._identify = _nothing_to_prepare, _nothing_to_identify
 
     def _abort(self) -> None:
         # Not left to aiohttp, whose close waits 30 s for a TLS peer's close_notify.
@@ -263,14 +265,6 @@ class Attempt:
             self._transport.abort()
         if self._response is not None:
             self._response.close()
-
-
-async def _nothing_to_prepare() -> None:
-    """Stands in once an attempt is over."""
-
-
-def _nothing_to_identify(headers: CIMultiDict[str]) -> None:
-    """Stands in once an attempt is over."""
 
 
 class _TrackedRequest(aiohttp.ClientRequest):
@@ -282,37 +276,3 @@ class _TrackedRequest(aiohttp.ClientRequest):
         if self.on_connected is not None:
             self.on_connected(conn)
         return await super().send(conn)
-
-
-class _ProxyFound(Exception):
-    """Ends a request that was only made to see its proxy."""
-
-    def __init__(self, proxy: URL | None) -> None:
-        super().__init__()
-        self.proxy = proxy
-
-
-_proxies: WeakKeyDictionary[aiohttp.ClientSession, dict[URL, URL | None]] = WeakKeyDictionary()
-
-
-async def _session_proxy(session: aiohttp.ClientSession, url: URL) -> URL | None:
-    """The proxy that ``session`` would use for ``url``; nothing is dialled.
-
-    aiohttp gives a session's default proxy to no one but a request's middleware. The answer
-    is kept, since asking takes as long as a fifth of a handshake.
-    """
-    known = _proxies.setdefault(session, {})
-    origin = url.origin()
-    if origin not in known:
-        try:
-            await session.get(origin, middlewares=(_show_proxy,))
-        except _ProxyFound as found:
-            known[origin] = found.proxy
-    return known.get(origin)
-
-
-async def _show_proxy(request: aiohttp.ClientRequest, _: _Handler) -> aiohttp.ClientResponse:
-    proxy, auth = request.proxy, request.proxy_auth
-    if proxy is not None and auth is not None:
-        proxy = proxy.with_user(auth.login).with_password(auth.password)
-    raise _ProxyFound(proxy)

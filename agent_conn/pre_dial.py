@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 import aiohttp
 from aiohttp.connector import Connection
+from yarl import URL
+
+from agent_conn.settings import Handler, TlsSetting
 
 logger = logging.getLogger("agent_conn")
 
@@ -29,16 +32,25 @@ class Progress:
 
 
 class PreDial:
-    """One connection being dialled for ``request``, or held ready for it.
+    """One connection to ``origin``, being dialled or held ready.
 
     It is held, not parked in the connector's pool, until the request goes out: nobody else
     can take it, ``keepalive_timeout`` does not end it, and giving up closes this one.
     """
 
-    def __init__(self, request: aiohttp.ClientRequest, progress: Progress) -> None:
+    def __init__(
+        self,
+        connector: aiohttp.BaseConnector,
+        origin: URL,
+        *,
+        ssl: TlsSetting,
+        proxy: URL | None,
+        progress: Progress,
+    ) -> None:
+        self._connector = connector
         self._progress = progress
         self._connection: Connection | None = None
-        self._task = asyncio.create_task(self._dial(request), name="agent_conn.pre_dial")
+        self._task = asyncio.create_task(self._dial(origin, ssl, proxy), name="agent_conn.pre_dial")
 
     async def finish(self) -> None:
         """Wait until the dial has ended, well or not."""
@@ -63,19 +75,30 @@ class PreDial:
         finally:
             self._close()
 
-    async def _dial(self, request: aiohttp.ClientRequest) -> None:
+    async def _dial(self, origin: URL, ssl: TlsSetting, proxy: URL | None) -> None:
         progress, time = self._progress, asyncio.get_running_loop().time
-        connector = request.session.connector
-        if connector is None:
-            return
+        session = aiohttp.ClientSession(
+            connector=self._connector,
+            connector_owner=False,
+            timeout=_UNBOUNDED,
+            middlewares=(self._connect,),
+        )
         progress.dials += 1
         progress.pre_dial_started = time()
         try:
-            self._connection = await connector.connect(request, [], _UNBOUNDED)
+            await session.get(origin, ssl=ssl, proxy=proxy)
+        except _Connected:
+            pass
         except Exception as error:
             logger.debug("pre_dial_failed", extra={"error": type(error).__name__})
         finally:
             progress.pre_dial_ended = time()
+            session.detach()
+
+    async def _connect(self, request: aiohttp.ClientRequest, _: Handler) -> aiohttp.ClientResponse:
+        # A middleware is the public way to a request, which the connector asks for.
+        self._connection = await self._connector.connect(request, [], _UNBOUNDED)
+        raise _Connected
 
     def _close(self) -> None:
         if self._connection is None:
@@ -84,3 +107,7 @@ class PreDial:
             # Not left to close(): that would wait 30 s for a TLS peer's close_notify.
             self._connection.transport.abort()
         self._connection.close()
+
+
+class _Connected(Exception):
+    """Ends a request that was only made to connect, before anything is sent."""

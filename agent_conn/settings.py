@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import ssl as ssl_module
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -34,6 +34,8 @@ _HANDSHAKE_NAMES = frozenset(
 _HANDSHAKE_PREFIX = "sec-websocket-"
 _WINDOW_BITS = 15
 
+Handler = Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]]
+"""What an aiohttp client middleware passes a request on to."""
 TlsSetting = ssl_module.SSLContext | aiohttp.Fingerprint | bool
 
 
@@ -44,6 +46,8 @@ class DialSettings:
     url: URL
     headers: Mapping[str, str]
     reserved_names: tuple[str, ...]
+    authorized: bool
+    """Whether an ``Authorization`` header goes out that the caller or a token gave."""
     open_timeout: float
     close_timeout: float
     heartbeat: float | None
@@ -86,6 +90,7 @@ class DialSettings:
             url=endpoint,
             headers=sent,
             reserved_names=reserved,
+            authorized=carries_token,
             open_timeout=check_seconds("open_timeout", open_timeout),
             close_timeout=check_seconds("close_timeout", close_timeout),
             heartbeat=None if heartbeat is None else check_seconds("heartbeat", heartbeat),

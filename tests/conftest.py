@@ -7,6 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
+from support import Line, Room, open_line
 
 import agent_conn
 from agent_conn.gateway import Gateway
@@ -42,3 +43,24 @@ async def session(loop_reports: list[dict[str, Any]]) -> AsyncIterator[aiohttp.C
 async def gateway(loop_reports: list[dict[str, Any]]) -> AsyncIterator[Gateway]:
     async with Gateway() as running:
         yield running
+
+
+@pytest.fixture
+async def line(loop_reports: list[dict[str, Any]]) -> AsyncIterator[Line]:
+    """A plain line to a gateway, after which nothing may be left."""
+    async with open_line(tls=False) as opened:
+        yield opened
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "tls"])
+async def any_line(
+    request: pytest.FixtureRequest, loop_reports: list[dict[str, Any]]
+) -> AsyncIterator[Line]:
+    """A line, once plain and once with TLS, after which nothing may be left."""
+    async with open_line(tls=request.param) as opened:
+        yield opened
+
+
+@pytest.fixture
+def room() -> Room:
+    return Room()

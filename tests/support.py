@@ -1,0 +1,62 @@
+"""What several tests need: a line to a local gateway, and a room to wait for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+
+from agent_conn import AgentIdentity, InferenceConnection
+from agent_conn.gateway import Gateway
+
+
+@dataclass
+class Room:
+    """A room as LiveKit's: the agent's id cannot be read before it is connected."""
+
+    connected: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def agent_sid(self) -> str:
+        if not self.connected.is_set():
+            raise Exception("cannot access local participant before connecting")  # noqa: TRY002
+        return "PA_1"
+
+    def identity(self) -> AgentIdentity:
+        return AgentIdentity.best_effort(
+            job_id="AJ_1", room_id=lambda: "RM_1", agent_id=self.agent_sid
+        )
+
+
+@dataclass
+class Line:
+    """A gateway, and a session with one connector slot to reach it."""
+
+    gateway: Gateway
+    session: aiohttp.ClientSession
+
+    def dial(self, path: str = "/v1/echo", **options: Any) -> InferenceConnection:
+        return InferenceConnection(self.session, self.gateway.url(path), **options)
+
+    async def assert_nothing_left(self) -> None:
+        """No socket at the gateway, and the connector's only slot is free."""
+        await self.gateway.wait_idle(2.0)
+        self.gateway.withdraw_faults()
+        async with self.dial() as ws:
+            await ws.send_str("still usable")
+            assert (await ws.receive_str()) == "still usable"
+        await self.gateway.wait_idle(2.0)
+
+
+@asynccontextmanager
+async def open_line(*, tls: bool, **options: Any) -> AsyncIterator[Line]:
+    """A line to a gateway made with ``options``; on leaving, nothing may be left."""
+    async with Gateway(tls=tls, **options) as gateway:
+        connector = aiohttp.TCPConnector(limit=1, ssl=gateway.client_ssl or True)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            line = Line(gateway, session)
+            yield line
+            await line.assert_nothing_left()
