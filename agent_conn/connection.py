@@ -123,8 +123,8 @@ class InferenceConnection:
         except ConfigurationError as error:
             problem = error.with_traceback(None)
         if problem is not None:
-            # A traceback shows the locals of this frame to some loggers.
-            del url, token, headers, proxy
+            # Some loggers show the locals of a traceback's frames.
+            del self, url, token, headers, proxy
             raise problem
         self._session = session
         self._identity_source = identity
