@@ -1,0 +1,88 @@
+"""A real inference gateway on this machine, for tests, demonstrations and benchmarks.
+
+`Gateway` serves speech-to-text and text-to-speech over websockets, records who called, and
+misbehaves on demand. With aiohttp alone it has a scripted engine; TLS and inference tokens
+need ``agent_conn[cli]``, real speech ``agent_conn[speech]``.
+"""
+
+from __future__ import annotations
+
+from agent_conn.gateway.connection import Connection
+from agent_conn.gateway.espeak import Voice
+from agent_conn.gateway.faults import (
+    FAULTS,
+    AcceptAndClose,
+    BadAccept,
+    CloseWith,
+    DropAfter,
+    DropHandshake,
+    Fault,
+    Garbage,
+    GoSilent,
+    IgnoreClose,
+    Injection,
+    NotWebSocket,
+    Redirect,
+    Reject,
+    Reset,
+    StallAtAccept,
+    StallAtTLS,
+    StallInHandshake,
+    StopReading,
+    UnaskedExtension,
+    UnaskedSubprotocol,
+)
+from agent_conn.gateway.handshakes import Handshake
+from agent_conn.gateway.local_speech import LocalSpeech
+from agent_conn.gateway.scripted import ScriptedEngine
+from agent_conn.gateway.server import Gateway
+from agent_conn.gateway.speech import (
+    Recognizer,
+    SpeechEngine,
+    SpeechFailed,
+    SpeechUnavailable,
+    SpokenAudio,
+    Transcript,
+    Word,
+)
+from agent_conn.gateway.tokens import InvalidToken, mint_token, verify_token
+
+__all__ = [
+    "FAULTS",
+    "AcceptAndClose",
+    "BadAccept",
+    "CloseWith",
+    "Connection",
+    "DropAfter",
+    "DropHandshake",
+    "Fault",
+    "Garbage",
+    "Gateway",
+    "GoSilent",
+    "Handshake",
+    "IgnoreClose",
+    "Injection",
+    "InvalidToken",
+    "LocalSpeech",
+    "NotWebSocket",
+    "Recognizer",
+    "Redirect",
+    "Reject",
+    "Reset",
+    "ScriptedEngine",
+    "SpeechEngine",
+    "SpeechFailed",
+    "SpeechUnavailable",
+    "SpokenAudio",
+    "StallAtAccept",
+    "StallAtTLS",
+    "StallInHandshake",
+    "StopReading",
+    "Transcript",
+    "UnaskedExtension",
+    "UnaskedSubprotocol",
+    "Voice",
+    "Word",
+    "mint_token",
+    "verify_token",
+]

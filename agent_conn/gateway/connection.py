@@ -1,0 +1,266 @@
+"""One open websocket on the gateway's side: its messages, its counts and its misbehaviour."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from typing import Any
+
+from aiohttp import WSMessage, WSMsgType, web
+
+from agent_conn.errors import ConfigurationError
+from agent_conn.gateway.faults import (
+    AcceptAndClose,
+    CloseWith,
+    DropAfter,
+    Fault,
+    GoSilent,
+    IgnoreClose,
+    OpenFault,
+    Reset,
+    StopReading,
+    messages_before,
+)
+from agent_conn.gateway.handshakes import Handshake
+from agent_conn.gateway.peers import peer_has_closed
+from agent_conn.gateway.protocol import to_json
+from agent_conn.gateway.sockets import Changes, PeerSocket
+from agent_conn.identity import AttributionLevel
+
+PEER_LOOK_INTERVAL = 0.02
+NOISE = to_json({"type": "gateway.noise"})
+# Codes that RFC 6455, section 7.4.1 keeps off the wire.
+UNSENDABLE_CODES = frozenset({1005, 1006, 1015})
+
+
+class Connection:
+    """A live websocket connection; take it from `Gateway.connections`."""
+
+    def __init__(
+        self,
+        ws: web.WebSocketResponse,
+        transport: asyncio.Transport,
+        peer_socket: PeerSocket,
+        handshake: Handshake,
+        changes: Changes,
+    ) -> None:
+        self.handshake = handshake
+        self.messages_received = 0
+        """Text and binary messages that came in."""
+        self.messages_sent = 0
+        """Text and binary messages that went out."""
+        self.bytes_received = 0
+        """Payload of what came in, in bytes; a text counts its UTF-8."""
+        self.bytes_sent = 0
+        """Payload of what went out, in bytes."""
+        self._ws = ws
+        self._transport = transport
+        self._socket = peer_socket
+        self._changes = changes
+        self._armed: tuple[int, OpenFault] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._silent = False
+        self._reading_stopped = False
+        self._close_ignored = False
+
+    @property
+    def path(self) -> str:
+        """The path that was asked for."""
+        return self.handshake.path
+
+    @property
+    def level(self) -> AttributionLevel:
+        """How closely the caller is attributed."""
+        return self.handshake.level
+
+    @property
+    def close_code(self) -> int | None:
+        """The code that the connection was closed with; None while it is open."""
+        return self._ws.close_code
+
+    @property
+    def closed(self) -> bool:
+        """Whether the TCP connection is closed."""
+        return self._socket.closed.is_set()
+
+    def inject(self, fault: Fault) -> None:
+        """Have this connection misbehave, at once or after as many messages as it says.
+
+        Raises:
+            ConfigurationError: `fault` makes no sense for an open connection.
+        """
+        open_fault = as_open_fault(fault)
+        if messages_before(open_fault) == 0:
+            self._start(self._strike(open_fault), "strike")
+        else:
+            self._arm(open_fault)
+
+    async def begin_with(self, fault: OpenFault) -> None:
+        """Take up the fault that the connection was opened under."""
+        if messages_before(fault) == 0:
+            await self._strike(fault)
+        else:
+            self._arm(fault)
+
+    async def __aiter__(self) -> AsyncIterator[str | bytes]:
+        """Give the peer's messages until the connection ends, answering pings and Close."""
+        while (message := await self.receive()) is not None:
+            yield message
+
+    async def receive(self) -> str | bytes | None:
+        """Return the next text or binary message, None at the end."""
+        while True:
+            await self._strike_if_due()
+            if self._reading_stopped:
+                self._transport.pause_reading()
+                await self._socket.closed.wait()
+                return None
+            message = await self._ws.receive()
+            if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
+                if self._reading_stopped:
+                    continue
+                self._count_received(message.data)
+                if not self._silent:
+                    data: str | bytes = message.data
+                    return data
+            elif message.type is WSMsgType.PING:
+                if not self._silent and not self._reading_stopped:
+                    await self._ws.pong(message.data)
+            elif message.type is not WSMsgType.PONG:
+                await self._end(message)
+                return None
+
+    async def send_json(self, message: Mapping[str, Any]) -> None:
+        """Send a message as JSON text, unless the connection went silent.
+
+        Raises:
+            ConnectionError: the peer is gone.
+        """
+        await self.send(to_json(message))
+
+    async def send(self, data: str | bytes) -> None:
+        """Send one text or binary message, unless the connection went silent.
+
+        Raises:
+            ConnectionError: the peer is gone.
+        """
+        if self._silent:
+            return
+        if isinstance(data, str):
+            await self._ws.send_str(data)
+        else:
+            await self._ws.send_bytes(data)
+        self.messages_sent += 1
+        self.bytes_sent += _payload_length(data)
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close with a Close frame, unless a fault keeps the connection open."""
+        if self._silent or self._close_ignored or self._reading_stopped:
+            await self._socket.closed.wait()
+        else:
+            await self._ws.close(code=code, message=_reason_bytes(reason))
+
+    async def going_away(self) -> None:
+        """Send a Close frame with 1001 if the connection behaves; wait for no answer."""
+        if self._silent or self._close_ignored or self._reading_stopped or self._ws.closed:
+            return
+        await self._ws.close(code=1001, message=b"gateway closes")
+
+    async def aclose(self) -> None:
+        """End whatever a fault has going. Idempotent; leaves the socket to its owner."""
+        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _arm(self, fault: OpenFault) -> None:
+        self._armed = (self.messages_received + messages_before(fault), fault)
+
+    async def _strike_if_due(self) -> None:
+        if self._armed is None or self.messages_received < self._armed[0]:
+            return
+        fault = self._armed[1]
+        self._armed = None
+        await self._strike(fault)
+
+    async def _strike(self, fault: OpenFault) -> None:
+        match fault:
+            case Reset() | DropAfter(reset=True):
+                self._socket.reset()
+            case DropAfter():
+                self._transport.close()
+            case AcceptAndClose(code=code):
+                await self._ws.close(code=code)
+            case CloseWith(code=code, reason=reason):
+                await self._ws.close(code=code, message=_reason_bytes(reason))
+            case GoSilent():
+                self._silent = True
+            case StopReading():
+                self._reading_stopped = True
+                self._transport.pause_reading()
+                self._start(self._abort_when_peer_closes(), "peer")
+            case IgnoreClose(interval=interval):
+                self._close_ignored = True
+                self._start(self._send_noise(interval), "noise")
+
+    async def _end(self, message: WSMessage) -> None:
+        if message.type is not WSMsgType.CLOSE:
+            return
+        if self._silent or self._close_ignored or self._reading_stopped:
+            await self._socket.closed.wait()
+            return
+        code = message.data if message.data and message.data not in UNSENDABLE_CODES else 1000
+        await self._ws.close(code=code, drain=False)
+
+    async def _send_noise(self, interval: float) -> None:
+        while not self._socket.closed.is_set():
+            try:
+                await self.send(NOISE)
+            except ConnectionError:
+                return
+            await asyncio.sleep(interval)
+
+    async def _abort_when_peer_closes(self) -> None:
+        while not self._socket.closed.is_set():
+            if await asyncio.to_thread(peer_has_closed, self._socket.sock):
+                self._socket.abort()
+                return
+            await asyncio.sleep(PEER_LOOK_INTERVAL)
+
+    def _start(self, work: Coroutine[Any, Any, None], what: str) -> None:
+        task: asyncio.Task[None] = asyncio.create_task(
+            work, name=f"gateway-{what}-{self._socket.number}"
+        )
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _count_received(self, data: str | bytes) -> None:
+        self.messages_received += 1
+        self.bytes_received += _payload_length(data)
+        self._changes.notify()
+
+
+def as_open_fault(fault: Fault) -> OpenFault:
+    """Return `fault` if an open connection can have it.
+
+    Raises:
+        ConfigurationError: it cannot.
+    """
+    if isinstance(fault, Reset) and fault.phase != "open":
+        raise ConfigurationError("fault: an open connection can only be reset with phase='open'")
+    if not isinstance(fault, OpenFault):
+        raise ConfigurationError(
+            f"fault: {type(fault).__name__} makes no sense for an open connection"
+        )
+    return fault
+
+
+def _payload_length(data: str | bytes) -> int:
+    if isinstance(data, bytes):
+        return len(data)
+    return len(data) if data.isascii() else len(data.encode())
+
+
+def _reason_bytes(reason: str) -> bytes:
+    # A control frame carries 125 bytes at most, two of which are the code.
+    return reason.encode()[:123]

@@ -1,0 +1,118 @@
+"""Bearer tokens: minting and checking LiveKit inference tokens (JWT, HS256)."""
+
+from __future__ import annotations
+
+import hmac
+import time
+from importlib import import_module
+from types import ModuleType
+
+from agent_conn.errors import ConfigurationError
+
+ALGORITHM = "HS256"
+
+
+class InvalidToken(Exception):
+    """A token was refused; the text says why and holds nothing of the token."""
+
+
+def mint_token(api_key: str, api_secret: str, *, ttl: float = 600.0) -> str:
+    """Return an inference token that is valid for `ttl` seconds from now.
+
+    Raises:
+        ConfigurationError: `api_key` or `api_secret` is empty.
+        ImportError: PyJWT is not installed.
+    """
+    if not api_key or not api_secret:
+        raise ConfigurationError("api_key and api_secret must not be empty")
+    now = time.time()
+    claims = {
+        "iss": api_key,
+        "sub": "agent",
+        "nbf": int(now),
+        "exp": int(now + ttl),
+        "inference": {"perform": True},
+    }
+    token: str = _jwt().encode(claims, api_secret, algorithm=ALGORITHM)
+    return token
+
+
+def verify_token(token: str, api_key: str, api_secret: str) -> None:
+    """Check an inference token: signature, issuer, times and the inference grant.
+
+    Raises:
+        InvalidToken: the token is refused.
+        ImportError: PyJWT is not installed.
+    """
+    jwt = _jwt()
+    try:
+        claims = jwt.decode(
+            token,
+            api_secret,
+            algorithms=[ALGORITHM],
+            issuer=api_key,
+            options={"require": ["iss", "exp"]},
+        )
+    except jwt.InvalidTokenError as refused:
+        # PyJWT's texts may quote a claim.
+        raise InvalidToken(f"token refused: {type(refused).__name__}") from None
+    grants = claims.get("inference")
+    if not isinstance(grants, dict) or grants.get("perform") is not True:
+        raise InvalidToken("token refused: no inference grant")
+
+
+class BearerCheck:
+    """Decides whether a request's Authorization header opens the gateway.
+
+    With `token`, that very token; with `api_key` and `api_secret`, any valid inference token
+    of theirs; with neither, anything.
+
+    Raises:
+        ConfigurationError: both ways are given, or only half of the second.
+        ImportError: PyJWT is needed and not installed.
+    """
+
+    def __init__(
+        self, token: str | None = None, api_key: str | None = None, api_secret: str | None = None
+    ) -> None:
+        if (api_key is None) is not (api_secret is None):
+            raise ConfigurationError("api_key and api_secret must be given together")
+        if token is not None and api_key is not None:
+            raise ConfigurationError("token excludes api_key and api_secret")
+        if api_key is not None:
+            _jwt()
+        self._token = token
+        self._api_key = api_key
+        self._api_secret = api_secret
+
+    def check(self, authorization: str | None) -> None:
+        """Check the header's value, None where there is no header.
+
+        Raises:
+            InvalidToken: the request is to be refused.
+        """
+        if self._token is None and self._api_key is None:
+            return
+        scheme, _, credential = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not credential:
+            raise InvalidToken("no bearer token")
+        if self._token is not None:
+            given, expected = credential.strip(), self._token
+            if not hmac.compare_digest(_bytes(given), _bytes(expected)):
+                raise InvalidToken("token refused")
+        elif self._api_key is not None and self._api_secret is not None:
+            verify_token(credential.strip(), self._api_key, self._api_secret)
+
+
+def _jwt() -> ModuleType:
+    try:
+        return import_module("jwt")
+    except ImportError:
+        raise ImportError(
+            "inference tokens need PyJWT: pip install 'agent_conn[cli]'", name="jwt"
+        ) from None
+
+
+def _bytes(text: str) -> bytes:
+    # aiohttp decodes header bytes that are no UTF-8 into surrogates.
+    return text.encode("utf-8", "surrogateescape")

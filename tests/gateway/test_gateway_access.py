@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+import aiohttp
+import jwt
+import pytest
+
+from agent_conn.errors import ConfigurationError, StateError
+from agent_conn.gateway import Gateway, InvalidToken, mint_token, verify_token
+from agent_conn.identity import AttributionLevel, HeaderNames
+
+if TYPE_CHECKING:
+    from gateway.conftest import Client
+
+pytestmark = pytest.mark.timeout(10)
+SECRET = "s" * 32
+
+
+async def status_with(gateway: Gateway, authorization: str | None) -> int:
+    headers = {} if authorization is None else {"Authorization": authorization}
+    async with aiohttp.ClientSession() as session:
+        try:
+            async with session.ws_connect(gateway.url("/v1/stt"), headers=headers):
+                return 101
+        except aiohttp.WSServerHandshakeError as refused:
+            return refused.status
+
+
+@pytest.mark.parametrize(
+    ("authorization", "status"),
+    [
+        ("Bearer open", 101),
+        ("bearer open", 101),
+        ("Bearer shut", 401),
+        ("Bearer ü", 401),
+        ("Basic open", 401),
+        ("open", 401),
+        (None, 401),
+    ],
+)
+async def test_a_static_token_opens(authorization: str | None, status: int) -> None:
+    async with Gateway(token="open") as gateway:
+        assert await status_with(gateway, authorization) == status
+        assert gateway.handshakes[0].status == status
+
+
+async def test_without_a_token_anyone_may_enter(gateway: Gateway) -> None:
+    assert await status_with(gateway, None) == 101
+    assert await status_with(gateway, "Bearer anything") == 101
+
+
+async def test_an_inference_token_opens_and_anothers_does_not() -> None:
+    async with Gateway(api_key="key", api_secret=SECRET) as gateway:
+        assert await status_with(gateway, f"Bearer {mint_token('key', SECRET)}") == 101
+        assert await status_with(gateway, f"Bearer {mint_token('key', 't' * 32)}") == 401
+        assert await status_with(gateway, f"Bearer {mint_token('other', SECRET)}") == 401
+        assert await status_with(gateway, None) == 401
+
+
+def test_an_expired_token_is_refused_without_quoting_it() -> None:
+    token = mint_token("key", SECRET, ttl=-10)
+    with pytest.raises(InvalidToken, match="ExpiredSignatureError") as refused:
+        verify_token(token, "key", SECRET)
+    assert token not in repr(refused.value)
+    assert refused.value.__cause__ is None
+
+
+def test_a_token_without_the_inference_grant_is_refused() -> None:
+    claims = {"iss": "key", "exp": int(time.time()) + 60, "inference": {"perform": "true"}}
+    with pytest.raises(InvalidToken, match="grant"):
+        verify_token(jwt.encode(claims, SECRET, algorithm="HS256"), "key", SECRET)
+
+
+def test_a_token_without_expiry_is_refused() -> None:
+    claims = {"iss": "key", "inference": {"perform": True}}
+    with pytest.raises(InvalidToken):
+        verify_token(jwt.encode(claims, SECRET, algorithm="HS256"), "key", SECRET)
+
+
+async def test_a_refusal_has_a_json_body() -> None:
+    async with (
+        Gateway(token="open") as gateway,
+        aiohttp.ClientSession() as session,
+        session.get(gateway.base_url + "/stt") as response,
+    ):
+        assert response.status == 401
+        assert (await response.json())["type"] == "error"
+
+
+async def test_a_plain_request_and_an_unknown_path_are_refused(client: Client) -> None:
+    async with client.session.get(client.gateway.base_url + "/stt") as response:
+        assert response.status == 426
+    async with client.session.get(client.gateway.base_url + "/llm") as response:
+        assert response.status == 404
+    assert [handshake.status for handshake in client.gateway.handshakes] == [426, 404]
+
+
+async def test_a_handshake_is_recorded_without_credentials(
+    either_gateway: Gateway, either_client: Client
+) -> None:
+    headers = {
+        "Authorization": "Bearer tell-no-one",
+        "Cookie": "id=tell-no-one",
+        "X-LiveKit-Job-ID": "AJ_1",
+        "X-LiveKit-Room-ID": "RM_1",
+        "X-LiveKit-Agent-ID": "PA_1",
+        "X-LiveKit-Session-ID": "S_1",
+    }
+    ws = await either_client.open("/v1/stt?model=auto&key=tell-no-one", headers=headers)
+    await ws.close()
+    (handshake,) = either_gateway.handshakes
+    assert handshake.path == "/v1/stt"
+    assert handshake.model == "auto"
+    assert handshake.level is AttributionLevel.AGENT
+    assert handshake.identity.room_id == "RM_1"
+    assert handshake.session_id == "S_1"
+    assert handshake.status == 101
+    assert handshake.secured_at is not None
+    assert handshake.answered_at is not None
+    assert (
+        handshake.accepted_at
+        <= handshake.secured_at
+        <= handshake.request_at
+        <= handshake.answered_at
+    )
+    assert handshake.headers["Authorization"] == handshake.headers["Cookie"] == "<redacted>"
+    assert "tell-no-one" not in repr(handshake)
+
+
+async def test_no_credential_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with Gateway(api_key="key", api_secret=SECRET) as gateway:
+        token = mint_token("key", SECRET)
+        assert await status_with(gateway, f"Bearer {token}") == 101
+        assert await status_with(gateway, f"Bearer {token[:-2]}") == 401
+    logged = " ".join(str(vars(record)) for record in caplog.records)
+    assert "gateway.started" in logged
+    assert token[:-2] not in logged
+    assert SECRET not in logged
+
+
+async def test_other_header_names_carry_the_identity() -> None:
+    names = HeaderNames(job_id="X-Job", session_id="X-Session")
+    async with Gateway(header_names=names) as gateway, aiohttp.ClientSession() as session:
+        headers = {"x-job": "j", "x-session": "s"}
+        async with session.ws_connect(gateway.url("/v1/echo"), headers=headers):
+            (connection,) = gateway.connections
+            assert connection.level is AttributionLevel.JOB
+            assert connection.handshake.session_id == "s"
+
+
+def test_wrong_arguments_are_named() -> None:
+    with pytest.raises(ConfigurationError, match="api_key"):
+        Gateway(api_key="key")
+    with pytest.raises(ConfigurationError, match="token"):
+        Gateway(token="t", api_key="key", api_secret=SECRET)
+    with pytest.raises(ConfigurationError, match="port"):
+        Gateway(port=-1)
+    with pytest.raises(ConfigurationError, match="heartbeat"):
+        Gateway(heartbeat=0)
+    with pytest.raises(ConfigurationError, match="api_secret"):
+        mint_token("key", "")
+
+
+async def test_a_gateway_is_started_once(gateway: Gateway) -> None:
+    with pytest.raises(StateError):
+        await gateway.start()
+    assert gateway.url() == f"ws://127.0.0.1:{gateway.port}/v1/stt"
+
+
+async def test_a_port_in_use_leaves_nothing_behind(gateway: Gateway) -> None:
+    second = Gateway(port=gateway.port)
+    with pytest.raises(OSError, match="in use"):
+        await second.start()
+    await second.aclose()
+    assert second.accepted == 0
+
+
+def test_an_unstarted_gateway_has_no_port() -> None:
+    with pytest.raises(StateError, match="not started"):
+        _ = Gateway().port
