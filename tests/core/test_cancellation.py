@@ -54,9 +54,9 @@ class Sweep:
                 room_connected=None if self.room_after is None else room.connected,
                 connect_wait=None,
                 on_open=self.on_open,
-                observer=lambda change: met.append(change.previous)
-                if change.state is ConnectionState.CLOSING
-                else None,
+                observer=lambda change: (
+                    met.append(change.previous) if change.state is ConnectionState.CLOSING else None
+                ),
             )
             connecting = asyncio.create_task(self._connect(room))
             finished = await run_for_turns(_open(connection), turns, self.cancels)

@@ -9,7 +9,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 import pytest
@@ -130,9 +130,7 @@ async def test_the_tls_settings_of_one_connection_can_be_given(
 
 
 @asynccontextmanager
-async def raw_server(
-    answer: Callable[[str], bytes], after: bytes = b""
-) -> AsyncIterator[str]:
+async def raw_server(answer: Callable[[str], bytes], after: bytes = b"") -> AsyncIterator[str]:
     """A server that answers a handshake's key with ``answer`` and then sends ``after``."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -277,7 +275,7 @@ class Proxy:
         self.url = ""
         self._streams: list[asyncio.StreamWriter] = []
 
-    async def __aenter__(self) -> Proxy:
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
@@ -386,9 +384,12 @@ async def test_a_netrc_entry_does_not_stand_in_the_way_of_a_token(
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login user password pass\n")
     monkeypatch.setenv("NETRC", str(netrc))
-    async with Gateway(token="t0ken") as gateway, aiohttp.ClientSession(trust_env=True) as session:
-        async with InferenceConnection(session, gateway.url("/v1/echo"), token="t0ken") as ws:
-            assert not ws.closed
+    async with (
+        Gateway(token="t0ken") as gateway,
+        aiohttp.ClientSession(trust_env=True) as session,
+        InferenceConnection(session, gateway.url("/v1/echo"), token="t0ken") as ws,
+    ):
+        assert not ws.closed
 
 
 async def test_a_session_with_a_closed_connector_is_told() -> None:

@@ -133,7 +133,7 @@ async def test_a_dial_under_a_fault_ends_in_its_error_in_its_phase_and_in_time(
     injection.withdraw()
 
 
-@pytest.mark.parametrize(("fault", "ending"), OPEN_FAULTS, ids=lambda value: repr(value))
+@pytest.mark.parametrize(("fault", "ending"), OPEN_FAULTS, ids=repr)
 async def test_an_open_connection_under_a_fault_closes_in_time_and_tells_how_it_ended(
     tls_and_line: tuple[bool, Line], fault: Fault, ending: Ending
 ) -> None:

@@ -35,7 +35,7 @@ class MockedResponse(aiohttp.ClientResponse):
     """aiohttp 3.14 asks for a stream_writer, which aioresponses 0.7.9 does not give."""
 
     if "stream_writer" in signature(aiohttp.ClientResponse).parameters:
-        __init__ = partialmethod(aiohttp.ClientResponse.__init__, stream_writer=Mock())  # type: ignore[assignment]
+        __init__ = partialmethod(aiohttp.ClientResponse.__init__, stream_writer=Mock())
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from typing import Any
 
 import aiohttp
 import pytest
@@ -19,7 +20,7 @@ from agent_conn import (
 from agent_conn.gateway import DropHandshake, Gateway, Reset, StallAtTLS, StallInHandshake
 
 
-def waiting_for(room: Room, line: Line, **options: object) -> InferenceConnection:
+def waiting_for(room: Room, line: Line, **options: Any) -> InferenceConnection:
     return line.dial(
         identity=room.identity, room_connected=room.connected, connect_wait=None, **options
     )
@@ -57,9 +58,7 @@ async def test_a_wait_that_times_out_leaves_the_pre_dial_for_the_request(
 
 
 @pytest.mark.parametrize("connected", [True, False])
-async def test_without_a_wait_there_is_no_pre_dial(
-    line: Line, room: Room, connected: bool
-) -> None:
+async def test_without_a_wait_there_is_no_pre_dial(line: Line, room: Room, connected: bool) -> None:
     if connected:
         room.connected.set()
     connection = line.dial(room_connected=room.connected, connect_wait=0)
@@ -68,9 +67,7 @@ async def test_without_a_wait_there_is_no_pre_dial(
         assert (connection.record.pre_dialed, connection.record.dials) == (False, 1)
 
 
-async def test_a_room_already_connected_costs_no_turn_of_the_loop(
-    line: Line, room: Room
-) -> None:
+async def test_a_room_already_connected_costs_no_turn_of_the_loop(line: Line, room: Room) -> None:
     room.connected.set()
     turns: list[str] = []
     turns_before_the_token: list[int] = []
@@ -234,9 +231,7 @@ async def test_the_callers_trace_configs_see_the_request_on_a_pre_dial(
         assert seen == ["request_start", "connection_reuseconn", "request_end"]
 
 
-async def test_the_token_is_minted_while_the_pre_dial_goes_on(
-    any_line: Line, room: Room
-) -> None:
+async def test_the_token_is_minted_while_the_pre_dial_goes_on(any_line: Line, room: Room) -> None:
     minting, minted = asyncio.Event(), asyncio.Event()
 
     async def mint() -> str:
@@ -271,5 +266,3 @@ async def test_a_handshake_that_hangs_after_a_pre_dial_is_told_as_one(
 
 async def _open(connection: InferenceConnection) -> object:
     return await connection
-
-

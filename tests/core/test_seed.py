@@ -66,6 +66,6 @@ async def test_no_job_context(line: Line) -> None:
 async def test_without_the_guard_the_pump_would_die_of_the_rooms_bare_exception(
     room: Room,
 ) -> None:
-    with pytest.raises(Exception, match="^cannot access local participant before connecting$"):
+    with pytest.raises(Exception, match=r"^cannot access local participant before connecting$"):
         room.agent_sid()
     assert room.identity().level is AttributionLevel.ROOM
