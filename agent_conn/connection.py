@@ -46,9 +46,9 @@ class InferenceConnection:
     and gives aiohttp's own ``ClientWebSocketResponse``.
 
     Args:
-        session: the caller's. Its connector, default headers, cookies, proxy, ``auth``,
-            ``trust_env`` and trace configs are used; its timeouts, middlewares, ``base_url``
-            and response classes are not. A pre-dial is not traced, the request on it is.
+        session: the caller's. Its connector, default headers, cookies, proxy, ``trust_env``
+            and trace configs are used; its timeouts, ``auth``, middlewares, ``base_url`` and
+            response classes are not. A pre-dial is not traced, the request on it is.
         url: absolute, ``wss://`` or ``ws://`` (``https`` and ``http`` are taken as such).
         identity: an ``AgentIdentity``, or a callable read once, right before the request.
         room_connected: what to wait for, such as an ``asyncio.Event``; None: no wait.
@@ -261,7 +261,6 @@ class InferenceConnection:
     async def _open_within_budget(
         self, outcome: WaitOutcome | None
     ) -> aiohttp.ClientWebSocketResponse | AgentConnError:
-        failure: AgentConnError | None = None
         self._budget = asyncio.timeout(None if outcome is None else self._settings.open_timeout)
         try:
             async with self._budget:
@@ -270,9 +269,10 @@ class InferenceConnection:
             failure = self._expiry() if self._budget.expired() else error.with_traceback(None)
         except TimeoutError:
             failure = self._expiry()
-        finally:
-            if self._state is not ConnectionState.OPEN:
-                await self._abandon(failure)
+        except BaseException:
+            await self._abandon(None)
+            raise
+        await self._abandon(failure)
         return failure
 
     async def _establish(self, outcome: WaitOutcome | None) -> aiohttp.ClientWebSocketResponse:
@@ -296,7 +296,8 @@ class InferenceConnection:
         if self._wait_outcome is None and self._room_connected is not None:
             self._wait_outcome = await wait_for_room(self._room_connected, self._connect_wait)
             self._advance(Transition.DIAL)
-            if self._budget is not None and not self._close_requested:
+            assert self._budget is not None
+            if not self._close_requested:
                 self._budget.reschedule(_now() + self._settings.open_timeout)
         self._waited_at = _now()
         if isinstance(self._token, str):
@@ -346,9 +347,9 @@ class InferenceConnection:
     def _interrupt(self) -> None:
         self._close_requested = True
         # RuntimeError: the budget is spent already, and the opening about to end.
+        assert self._budget is not None
         with suppress(RuntimeError):
-            if self._budget is not None:
-                self._budget.reschedule(_now())
+            self._budget.reschedule(_now())
 
     async def _abandon(self, failure: AgentConnError | None) -> None:
         """Release everything after an opening that failed (or was cancelled: no ``failure``)."""
@@ -363,14 +364,14 @@ class InferenceConnection:
             self._advance(Transition.CLOSED, failure)
 
     async def _close_open(self) -> None:
+        assert self._opened is not None
         self._advance(Transition.CLOSE)
-        ended = Ending.ABORTED
+        self._ended = Ending.ABORTED
         try:
-            if self._opened is not None:
-                ended = await self._opened.close(self._settings.close_timeout)
+            self._ended = await self._opened.close(self._settings.close_timeout)
         finally:
-            self._ended = ended
-            self._close_code = self.ws.close_code or aiohttp.WSCloseCode.ABNORMAL_CLOSURE
+            code = self._opened.ws.close_code
+            self._close_code = int(code or aiohttp.WSCloseCode.ABNORMAL_CLOSURE)
             self._advance(Transition.CLOSED)
 
     def _advance(self, transition: Transition, error: AgentConnError | None = None) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from http import HTTPStatus
 
 import aiohttp
 from aiohttp.connector import Connection
@@ -76,7 +78,7 @@ class Attempt:
                 opened = await self._upgrade(connector, identify)
             return opened
         except AgentConnError as error:
-            failure = error
+            failure: AgentConnError = error
         except Exception as error:
             failure = self._translated(error)
         finally:
@@ -124,8 +126,8 @@ class Attempt:
             )
         finally:
             own.detach()
-        if self._response is None or self._transport is None:
-            raise HandshakeInvalid("the connection ended with its handshake")
+        assert self._response is not None
+        assert self._transport is not None
         return OpenWebSocket(ws, self._response, self._transport)
 
     def _make_session(self, connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
@@ -134,8 +136,6 @@ class Attempt:
             headers = headers.copy()
             for name in self._settings.reserved_names:
                 headers.popall(name, None)
-        if self._session.auth is not None and not self._settings.authorized:
-            headers.setdefault("Authorization", self._session.auth.encode())
         return aiohttp.ClientSession(
             connector=connector,
             connector_owner=False,
@@ -154,28 +154,33 @@ class Attempt:
     async def _guard(
         self, request: aiohttp.ClientRequest, handler: Handler
     ) -> aiohttp.ClientResponse:
-        if isinstance(request, _TrackedRequest):
-            request.on_connected = self._note_connected
+        assert isinstance(request, _TrackedRequest)
+        request.on_connected = self._note_connected
         if self._pre_dial is not None:
             # The handler takes a parked connection without yielding: nobody else can have it.
             self._progress.pre_dialed = self._pre_dial.park()
-        await self._send(request, handler)
-        failure = await self._refusal(request)
-        if self._response is None or failure is not None:
-            raise failure or HandshakeInvalid("the peer gave no answer")
-        return self._response
+        self._response = await self._send(request, handler)
+        self._progress.answered = asyncio.get_running_loop().time()
+        failure = self._refusal(self._response)
+        if failure is None:
+            return self._response
+        if self._response.status >= HTTPStatus.BAD_REQUEST:
+            body = await self._read_body(self._response.content)
+            secrets = self._sent_secrets(request)
+            failure = rejected(self._response.status, self._response.headers, body, secrets)
+        raise failure
 
-    async def _send(self, request: aiohttp.ClientRequest, handler: Handler) -> None:
+    async def _send(
+        self, request: aiohttp.ClientRequest, handler: Handler
+    ) -> aiohttp.ClientResponse:
         progress, loop = self._progress, asyncio.get_running_loop()
-        while self._response is None:
+        while True:
             progress.dialed = False
             turn = loop.call_soon(self._note_dialing)
             try:
-                self._response = await handler(request)
+                return await handler(request)
             except Exception as error:
                 failure = self._translated(error)
-            else:
-                break
             finally:
                 turn.cancel()
             # A parked connection can have died unseen. Each turn takes one out of the pool,
@@ -184,7 +189,6 @@ class Attempt:
                 raise failure
             self._abort()
             progress.pre_dialed, progress.connected = False, None
-        progress.answered = loop.time()
 
     def _note_dialing(self) -> None:
         # Taking a parked connection needs no turn of the event loop, dialling always does.
@@ -196,46 +200,29 @@ class Attempt:
         self._progress.connected = asyncio.get_running_loop().time()
         self._transport = connection.transport
 
-    async def _refusal(self, request: aiohttp.ClientRequest) -> ConnectError | None:
-        """Why the answer is not the one that was asked for, or None."""
-        if self._response is None:
-            return None
-        status = self._response.status
-        if status == 101:
-            return self._invalid_upgrade(self._response)
-        if 300 <= status < 400:
-            return HandshakeInvalid(f"the gateway redirects ({status}), which is refused")
-        if status < 400:
-            return HandshakeInvalid(f"the gateway answered {status}, not 101: no websocket")
-        body = await self._read_body()
-        return rejected(status, self._response.headers, body, self._sent_secrets(request))
-
-    def _invalid_upgrade(self, response: aiohttp.ClientResponse) -> ConnectError | None:
+    def _refusal(self, response: aiohttp.ClientResponse) -> ConnectError | None:
+        """Why ``response`` is not the answer that was asked for, or None."""
+        status = response.status
+        if status != HTTPStatus.SWITCHING_PROTOCOLS:
+            what = "a redirect, which is refused" if 300 <= status < 400 else "no websocket"
+            return HandshakeInvalid(f"the gateway answered {status}, {what}")
         if response.version is None or response.version < aiohttp.HttpVersion11:
             return HandshakeInvalid("the gateway upgraded in HTTP/1.0")
         chosen = response.headers.get("Sec-WebSocket-Protocol")
         if chosen is not None and chosen not in self._settings.protocols:
             return HandshakeInvalid("the gateway chose a subprotocol that was not asked for")
-        extensions = response.headers.getall("Sec-WebSocket-Extensions", ())
-        if extensions and not self._settings.compress:
+        if "Sec-WebSocket-Extensions" in response.headers and not self._settings.compress:
             return HandshakeInvalid("the gateway chose an extension that was not asked for")
         return None
 
-    async def _read_body(self) -> bytes:
-        if self._response is None:
-            return b""
-        body = b""
-        try:
+    async def _read_body(self, content: aiohttp.StreamReader) -> bytes:
+        body = bytearray()
+        with suppress(TimeoutError, aiohttp.ClientError):
             async with asyncio.timeout(BODY_TIMEOUT):
                 # Twice what is kept, so that a secret cut in two at the end is still found.
-                while len(body) < 2 * MAX_BODY:
-                    chunk = await self._response.content.read(2 * MAX_BODY - len(body))
-                    if not chunk:
-                        break
-                    body += chunk
-        except (TimeoutError, aiohttp.ClientError, OSError):
-            pass
-        return body
+                while len(body) < 2 * MAX_BODY and not content.at_eof():
+                    body += await content.read(2 * MAX_BODY - len(body))
+        return bytes(body)
 
     def _sent_secrets(self, request: aiohttp.ClientRequest) -> Iterator[str]:
         """What was sent that an answer must not repeat to a log."""
@@ -247,9 +234,7 @@ class Attempt:
                 yield value
                 yield from re.split(r"[\s;=,]+", value)
 
-    def _translated(self, error: Exception) -> AgentConnError:
-        if isinstance(error, AgentConnError):
-            return error
+    def _translated(self, error: Exception) -> ConnectError:
         if isinstance(error, aiohttp.WSServerHandshakeError) and self._response is None:
             # Only from a session whose requests are mocked: the guard was never asked.
             return rejected(error.status, error.headers or {}, b"", ())
@@ -270,9 +255,8 @@ class Attempt:
 class _TrackedRequest(aiohttp.ClientRequest):
     """Tells its attempt of the connection, between the dial and the request."""
 
-    on_connected: Callable[[Connection], None] | None = None
+    on_connected: Callable[[Connection], None]
 
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
-        if self.on_connected is not None:
-            self.on_connected(conn)
+        self.on_connected(conn)
         return await super().send(conn)

@@ -57,12 +57,12 @@ def rejected(
     status: int, headers: Mapping[str, str], body: bytes, secrets: Iterable[str]
 ) -> HandshakeRejected:
     """The error for an HTTP error answer; ``secrets`` are cut out of the body."""
-    kept = redact(body, secrets)[:MAX_BODY]
+    told = redact(body, secrets)
     return HandshakeRejected(
         f"the gateway answered {_status_text(status)}",
         status=status,
-        body=kept,
-        quota=read_quota(headers, kept) if status == HTTPStatus.TOO_MANY_REQUESTS else None,
+        body=told[:MAX_BODY],
+        quota=read_quota(headers, told) if status == HTTPStatus.TOO_MANY_REQUESTS else None,
         retryable=is_retryable_status(status),
         retry_after=read_retry_after(headers),
     )
@@ -96,7 +96,7 @@ def read_quota(headers: Mapping[str, str], body: bytes) -> Quota | None:
     }
     try:
         parsed: object = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         parsed = None
     told = parsed if isinstance(parsed, dict) else {}
     texts = {name: str(told[name]) for name in _QUOTA_FIELDS if told.get(name) is not None}
@@ -114,7 +114,7 @@ def redact(body: bytes, secrets: Iterable[str]) -> bytes:
 def _read_date(text: str) -> datetime | None:
     try:
         date = parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError):
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None
     return date if date.tzinfo else None
 

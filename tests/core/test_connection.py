@@ -14,6 +14,7 @@ from agent_conn import (
     AttributionUnavailable,
     ConfigurationError,
     ConnectionState,
+    ConnectTimeout,
     Ending,
     HeaderNames,
     InferenceConnection,
@@ -176,6 +177,31 @@ async def test_a_token_callable_that_gives_no_token_is_refused(line: Line, token
     assert not failed.value.retryable
 
 
+async def test_a_token_callable_that_hangs_is_bounded_by_open_timeout(line: Line) -> None:
+    async def mint() -> str:
+        await asyncio.Event().wait()
+        return "t0ken"
+
+    with pytest.raises(ConnectTimeout, match=r"0\.05 s ran out in token") as failed:
+        await line.dial(token=mint, open_timeout=0.05)
+    assert failed.value.phase is Phase.TOKEN
+    assert isinstance(failed.value, TimeoutError)
+
+
+async def test_on_open_that_turns_the_end_of_its_budget_into_an_error_is_still_a_timeout(
+    line: Line,
+) -> None:
+    async def dawdle(ws: aiohttp.ClientWebSocketResponse) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise LookupError from None
+
+    with pytest.raises(ConnectTimeout) as failed:
+        await line.dial(on_open=dawdle, open_timeout=0.05)
+    assert failed.value.phase is Phase.ON_OPEN
+
+
 async def test_require_refuses_a_lower_attribution_before_anything_is_sent(
     line: Line, room: Room
 ) -> None:
@@ -290,10 +316,10 @@ async def test_closing_one_that_was_never_opened_ends_it(line: Line) -> None:
     assert line.gateway.accepted == 0
 
 
-async def test_two_tasks_may_close_it_at_once(line: Line) -> None:
+async def test_several_tasks_may_close_it_at_once(line: Line) -> None:
     connection = line.dial()
     await connection
-    await asyncio.gather(connection.aclose(), connection.aclose())
+    await asyncio.gather(connection.aclose(), connection.aclose(), connection.aclose())
     assert connection.record.ended is Ending.CLOSED_HERE
 
 

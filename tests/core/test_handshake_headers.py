@@ -104,16 +104,6 @@ async def test_the_ids_go_out_under_the_names_of_another_gateway(
     assert "X-LiveKit-Agent-ID" not in sent_headers(mocked)
 
 
-@pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")
-@pytest.mark.parametrize(("token", "sent"), [(None, "Basic "), ("t0ken", "Bearer t0ken")])
-async def test_the_sessions_auth_goes_out_unless_there_is_a_token(
-    mocked: aioresponses, token: str | None, sent: str
-) -> None:
-    async with aiohttp.ClientSession(auth=aiohttp.BasicAuth("user", "password")) as session:
-        await rejection(mocked, InferenceConnection(session, GATEWAY, token=token), status=503)
-    assert sent_headers(mocked)["Authorization"].startswith(sent)
-
-
 @pytest.mark.parametrize(
     ("status", "retryable"),
     [(400, False), (401, False), (403, False), (404, False), (408, True), (429, True)]

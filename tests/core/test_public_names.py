@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+
+import agent_conn
+
+CORE = [
+    "closing",
+    "connection",
+    "dialer",
+    "errors",
+    "failures",
+    "identity",
+    "lifecycle",
+    "pre_dial",
+    "proxies",
+    "readiness",
+    "record",
+    "settings",
+    "sources",
+]
+
+
+def test_the_package_offers_these_names() -> None:
+    assert sorted(agent_conn.__all__) == sorted(
+        [
+            "TRANSITIONS",
+            "AgentConnError",
+            "AgentIdentity",
+            "AttributionLevel",
+            "AttributionUnavailable",
+            "ConfigurationError",
+            "ConnectError",
+            "ConnectTimeout",
+            "ConnectionLost",
+            "ConnectionObserver",
+            "ConnectionRecord",
+            "ConnectionState",
+            "DialFailed",
+            "Ending",
+            "HandshakeInvalid",
+            "HandshakeRejected",
+            "HeaderNames",
+            "IdentitySource",
+            "InferenceConnection",
+            "OpenHook",
+            "OpenHookFailed",
+            "Phase",
+            "Quota",
+            "RoomConnected",
+            "StateChanged",
+            "StateError",
+            "TokenSource",
+            "TokenUnavailable",
+            "Transition",
+            "WaitOutcome",
+            "__version__",
+        ]
+    )
+    for name in agent_conn.__all__:
+        assert getattr(agent_conn, name) is not None
+
+
+def test_every_public_name_says_what_it_is() -> None:
+    for name in agent_conn.__all__:
+        value = getattr(agent_conn, name)
+        if isinstance(value, type):
+            assert value.__doc__, name
+
+
+def test_every_module_can_be_imported_on_its_own() -> None:
+    modules = [
+        module.name
+        for module in pkgutil.walk_packages(agent_conn.__path__, "agent_conn.")
+        if not module.name.endswith("__main__")
+    ]
+    assert {f"agent_conn.{name}" for name in CORE} <= set(modules)
+    for name in modules:
+        assert importlib.import_module(name).__doc__, name
+
+
+def test_importing_the_package_imports_no_extra_and_no_gateway() -> None:
+    program = (
+        "import sys, agent_conn;"
+        "print(*sorted({name.split('.')[0] for name in sys.modules}), sep='\\n');"
+        "print(*(name for name in sys.modules if name.startswith('agent_conn.gateway')))"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert "aiohttp" in loaded
+    extras = {"httpx", "jwt", "livekit", "opentelemetry", "pocketsphinx", "rich", "typer"}
+    assert extras.isdisjoint(loaded)
+    assert not [name for name in loaded if name.startswith("agent_conn.gateway")]
