@@ -32,7 +32,7 @@ from agent_conn.record import ConnectionObserver, ConnectionRecord, StateChanged
 from agent_conn.settings import DialSettings, TlsSetting, check_sources, check_wait
 from agent_conn.sources import IdentitySource, TokenSource, mint, read_identity
 
-logger = logging.getLogger("agent_conn")
+logger: logging.Logger = logging.getLogger("agent_conn")
 
 OpenHook = Callable[[aiohttp.ClientWebSocketResponse], Awaitable[object]]
 

@@ -12,7 +12,7 @@ from yarl import URL
 
 from agent_conn.settings import Handler, TlsSetting
 
-logger = logging.getLogger("agent_conn")
+logger: logging.Logger = logging.getLogger("agent_conn")
 
 _UNBOUNDED = aiohttp.ClientTimeout(total=None)
 """The wait bounds a pre-dial while it runs beside it, ``open_timeout`` after that."""

@@ -7,7 +7,7 @@ import logging
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
-logger = logging.getLogger("agent_conn")
+logger: logging.Logger = logging.getLogger("agent_conn")
 
 
 @runtime_checkable

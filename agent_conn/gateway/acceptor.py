@@ -16,7 +16,7 @@ TLS_SHUTDOWN_SECONDS = 0.5
 # A transport closes within a few steps of the loop once its handshake has failed.
 CLOSING_STEPS = 50
 
-log = logging.getLogger("agent_conn.gateway")
+log: logging.Logger = logging.getLogger("agent_conn.gateway")
 
 
 class Acceptor:

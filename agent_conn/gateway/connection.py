@@ -45,13 +45,13 @@ class Connection:
         changes: Changes,
     ) -> None:
         self.handshake = handshake
-        self.messages_received = 0
+        self.messages_received: int = 0
         """Text and binary messages that came in."""
-        self.messages_sent = 0
+        self.messages_sent: int = 0
         """Text and binary messages that went out."""
-        self.bytes_received = 0
+        self.bytes_received: int = 0
         """Payload of what came in, in bytes; a text counts its UTF-8."""
-        self.bytes_sent = 0
+        self.bytes_sent: int = 0
         """Payload of what went out, in bytes."""
         self._ws = ws
         self._transport = transport

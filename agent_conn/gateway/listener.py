@@ -14,7 +14,7 @@ ACCEPTS_PER_WAKE = 64
 EXHAUSTED_PAUSE = 0.2
 MAX_FILLERS = 64
 
-log = logging.getLogger("agent_conn.gateway")
+log: logging.Logger = logging.getLogger("agent_conn.gateway")
 
 
 class Listener:

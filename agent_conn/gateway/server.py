@@ -30,7 +30,7 @@ HANDLER_SECONDS = 0.2
 CLOSE_SECONDS = 0.3
 DEFAULT_MAX_MSG_SIZE = 4 * 1024 * 1024
 
-log = logging.getLogger("agent_conn.gateway")
+log: logging.Logger = logging.getLogger("agent_conn.gateway")
 
 
 class Gateway:

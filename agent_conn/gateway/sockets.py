@@ -53,7 +53,7 @@ class PeerSocket:
         self.secured_at: float | None = None
         self.phase = "accepted"
         self.transport: asyncio.Transport | None = None
-        self.closed = asyncio.Event()
+        self.closed: asyncio.Event = asyncio.Event()
 
     def __str__(self) -> str:
         return f"#{self.number} from {self.peer} ({self.phase})"
@@ -80,7 +80,7 @@ class SocketTable:
     """Every accepted socket that is not closed yet."""
 
     def __init__(self, changes: Changes) -> None:
-        self.accepted = 0
+        self.accepted: int = 0
         self._changes = changes
         self._open: dict[int, PeerSocket] = {}
         self._by_transport: dict[asyncio.BaseTransport, PeerSocket] = {}

@@ -34,7 +34,7 @@ from agent_conn.gateway.speech import (
 BAD_MESSAGE = 400
 ENGINE_FAILED = 500
 
-log = logging.getLogger("agent_conn.gateway")
+log: logging.Logger = logging.getLogger("agent_conn.gateway")
 
 
 class SttSession:

@@ -27,7 +27,7 @@ from agent_conn.gateway.protocol import (
 from agent_conn.gateway.speech import SpeechEngine, SpeechFailed, SpeechUnavailable
 from agent_conn.gateway.stt import BAD_MESSAGE, ENGINE_FAILED
 
-log = logging.getLogger("agent_conn.gateway")
+log: logging.Logger = logging.getLogger("agent_conn.gateway")
 
 
 class TtsSession:
