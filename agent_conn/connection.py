@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
+import random
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from contextlib import suppress
 from types import TracebackType
@@ -105,7 +105,7 @@ class InferenceConnection:
                 session, identity, room_connected, token, on_open, require, header_names, observer
             )
             self._connect_wait = check_wait(connect_wait)
-            self._settings = DialSettings.checked(
+            self._settings = DialSettings(
                 url=url,
                 headers=headers,
                 header_names=header_names,
@@ -136,7 +136,7 @@ class InferenceConnection:
         self._observer = observer
 
         self._state = ConnectionState.IDLE
-        self._session_id = os.urandom(16).hex()
+        self._session_id = f"{random.getrandbits(128):032x}"
         self._settled: asyncio.Event | None = None
         self._opener: asyncio.Task[object] | None = None
         self._budget: asyncio.Timeout | None = None
@@ -242,7 +242,8 @@ class InferenceConnection:
             self._advance(Transition.CLOSE)
             self._advance(Transition.CLOSED)
         elif self._state is not ConnectionState.CLOSED:
-            self._interrupt()
+            if self._state in _BEING_OPENED:
+                self._interrupt()
             if asyncio.current_task() is not self._opener:
                 if self._settled is None:
                     self._settled = asyncio.Event()
@@ -252,15 +253,6 @@ class InferenceConnection:
         outcome = look(self._room_connected, self._connect_wait)
         self._advance(Transition.WAIT if outcome is None else Transition.DIAL)
         self._opener = asyncio.current_task()
-        result = await self._open_within_budget(outcome)
-        self._opener = None
-        if isinstance(result, AgentConnError):
-            raise result
-        return result
-
-    async def _open_within_budget(
-        self, outcome: WaitOutcome | None
-    ) -> aiohttp.ClientWebSocketResponse | AgentConnError:
         self._budget = asyncio.timeout(None if outcome is None else self._settings.open_timeout)
         try:
             async with self._budget:
@@ -273,7 +265,8 @@ class InferenceConnection:
             await self._abandon(None)
             raise
         await self._abandon(failure)
-        return failure
+        # Raised here and not above: its context would be aiohttp's exception.
+        raise failure
 
     async def _establish(self, outcome: WaitOutcome | None) -> aiohttp.ClientWebSocketResponse:
         self._started_at = _now()
@@ -287,6 +280,7 @@ class InferenceConnection:
             await self._run_on_open(self._on_open, self._opened.ws)
         self._opened_at = _now()
         self._advance(Transition.OPEN)
+        self._opener = self._budget = None
         if logger.isEnabledFor(logging.INFO):
             extra = {"session_id": self._session_id, "attribution": self.attribution.name}
             logger.info("connection_opened", extra=extra)

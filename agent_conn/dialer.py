@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import suppress
 from http import HTTPStatus
+from typing import Any
 
 import aiohttp
 from aiohttp.connector import Connection
-from yarl import URL
 
 from agent_conn.closing import OpenWebSocket
 from agent_conn.errors import AgentConnError, ConnectError, DialFailed, HandshakeInvalid
@@ -92,10 +92,13 @@ class Attempt:
     async def _open_pre_dialed(
         self, connector: aiohttp.BaseConnector, prepare: Prepare, identify: Identify
     ) -> OpenWebSocket:
-        origin = self._settings.url.origin()
-        proxy = await self._proxy()
+        settings = self._settings
         self._pre_dial = PreDial(
-            connector, origin, ssl=self._settings.ssl, proxy=proxy, progress=self._progress
+            connector,
+            settings.url.origin(),
+            ssl=settings.ssl,
+            proxy=settings.proxy or await session_proxy(self._session, settings.url),
+            progress=self._progress,
         )
         try:
             await prepare()
@@ -104,13 +107,9 @@ class Attempt:
         finally:
             await self._pre_dial.discard()
 
-    async def _proxy(self) -> URL | None:
-        settings = self._settings
-        return settings.proxy or await session_proxy(self._session, settings.url.origin())
-
     async def _upgrade(self, connector: aiohttp.BaseConnector, identify: Identify) -> OpenWebSocket:
         settings = self._settings
-        proxy = await self._proxy()
+        proxy = settings.proxy or await session_proxy(self._session, settings.url)
         own = self._make_session(connector)
         try:
             ws = await own.ws_connect(
@@ -159,7 +158,18 @@ class Attempt:
         if self._pre_dial is not None:
             # The handler takes a parked connection without yielding: nobody else can have it.
             self._progress.pre_dialed = self._pre_dial.park()
-        self._response = await self._send(request, handler)
+        while self._response is None:
+            self._progress.dialed = False
+            failure: ConnectError | None = None
+            turn = asyncio.get_running_loop().call_soon(self._note_dialing)
+            try:
+                self._response = await handler(request)
+            except Exception as error:
+                failure = self._translated(error)
+            finally:
+                turn.cancel()
+            if failure is not None:
+                self._raise_unless_stale(failure)
         self._progress.answered = asyncio.get_running_loop().time()
         failure = self._refusal(self._response)
         if failure is None:
@@ -170,25 +180,17 @@ class Attempt:
             failure = rejected(self._response.status, self._response.headers, body, secrets)
         raise failure
 
-    async def _send(
-        self, request: aiohttp.ClientRequest, handler: Handler
-    ) -> aiohttp.ClientResponse:
-        progress, loop = self._progress, asyncio.get_running_loop()
-        while True:
-            progress.dialed = False
-            turn = loop.call_soon(self._note_dialing)
-            try:
-                return await handler(request)
-            except Exception as error:
-                failure = self._translated(error)
-            finally:
-                turn.cancel()
-            # A parked connection can have died unseen. Each turn takes one out of the pool,
-            # so the last turn dials. Raising our own error keeps aiohttp from dialling again.
-            if progress.dialed or progress.connected is None:
-                raise failure
-            self._abort()
-            progress.pre_dialed, progress.connected = False, None
+    def _raise_unless_stale(self, failure: ConnectError) -> None:
+        """Raise, unless a parked connection had died unseen: then another takes its place.
+
+        Each turn takes one out of the pool, so the last turn dials. Raising an error of our
+        own keeps aiohttp from dialling again.
+        """
+        progress = self._progress
+        if progress.dialed or progress.connected is None:
+            raise failure
+        self._abort()
+        progress.pre_dialed, progress.connected = False, None
 
     def _note_dialing(self) -> None:
         # Taking a parked connection needs no turn of the event loop, dialling always does.
@@ -257,6 +259,6 @@ class _TrackedRequest(aiohttp.ClientRequest):
 
     on_connected: Callable[[Connection], None]
 
-    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+    def send(self, conn: Connection) -> Coroutine[Any, Any, aiohttp.ClientResponse]:
         self.on_connected(conn)
-        return await super().send(conn)
+        return super().send(conn)

@@ -13,12 +13,15 @@ from agent_conn.settings import Handler
 _known: WeakKeyDictionary[aiohttp.ClientSession, dict[URL, URL | None]] = WeakKeyDictionary()
 
 
-async def session_proxy(session: aiohttp.ClientSession, origin: URL) -> URL | None:
-    """The proxy that ``session`` would use for ``origin``; nothing is dialled.
+async def session_proxy(session: aiohttp.ClientSession, url: URL) -> URL | None:
+    """The proxy that ``session`` would use for ``url``; nothing is dialled.
 
     Its trace configs see one request for each origin, which ends in an exception.
     """
-    known = _known.setdefault(session, {})
+    known = _known.get(session)
+    if known is None:
+        known = _known[session] = {}
+    origin = url.origin()
     if origin not in known:
         try:
             await session.get(origin, middlewares=(_look,))

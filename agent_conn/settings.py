@@ -6,7 +6,6 @@ import ipaddress
 import math
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 
 import aiohttp
@@ -39,27 +38,30 @@ Handler = Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]]
 TlsSetting = ssl_module.SSLContext | aiohttp.Fingerprint | bool
 
 
-@dataclass(slots=True, repr=False, eq=False)
 class DialSettings:
-    """Checked settings of a dial. Its repr shows none of them, since some are secret."""
+    """Checked settings of a dial. Its repr shows none of them, since some are secret.
 
-    url: URL
-    headers: Mapping[str, str]
-    reserved_names: tuple[str, ...]
-    authorized: bool
-    """Whether an ``Authorization`` header goes out that the caller or a token gave."""
-    open_timeout: float
-    close_timeout: float
-    heartbeat: float | None
-    protocols: tuple[str, ...]
-    compress: int
-    max_msg_size: int
-    ssl: TlsSetting
-    proxy: URL | None
+    Raises:
+        ConfigurationError: an argument is wrong; the message names it, never its value.
+    """
 
-    @classmethod
-    def checked(
-        cls,
+    __slots__ = (
+        "authorized",
+        "close_timeout",
+        "compress",
+        "headers",
+        "heartbeat",
+        "max_msg_size",
+        "open_timeout",
+        "protocols",
+        "proxy",
+        "reserved_names",
+        "ssl",
+        "url",
+    )
+
+    def __init__(
+        self,
         *,
         url: str | URL,
         headers: Mapping[str, str] | None,
@@ -74,32 +76,27 @@ class DialSettings:
         ssl: TlsSetting,
         proxy: str | URL | None,
         allow_insecure: bool,
-    ) -> DialSettings:
-        """Settings that can be dialled.
-
-        Raises:
-            ConfigurationError: an argument is wrong; the message names it, never its value.
-        """
-        endpoint = check_url(url)
-        reserved = header_names.all() + (("Authorization",) if has_token else ())
-        sent = check_headers(headers, reserved)
-        carries_token = has_token or "authorization" in {name.lower() for name in sent}
-        if not allow_insecure:
-            _check_security(endpoint, ssl, carries_token=carries_token)
-        return cls(
-            url=endpoint,
-            headers=sent,
-            reserved_names=reserved,
-            authorized=carries_token,
-            open_timeout=check_seconds("open_timeout", open_timeout),
-            close_timeout=check_seconds("close_timeout", close_timeout),
-            heartbeat=None if heartbeat is None else check_seconds("heartbeat", heartbeat),
-            protocols=_check_protocols(protocols),
-            compress=_WINDOW_BITS if compress else 0,
-            max_msg_size=_check_size(max_msg_size),
-            ssl=_check_tls(ssl),
-            proxy=None if proxy is None else _parse("proxy", proxy),
+    ) -> None:
+        self.url: URL = check_url(url)
+        reserved = header_names.all()
+        self.reserved_names: tuple[str, ...] = (
+            (*reserved, "Authorization") if has_token else reserved
         )
+        self.headers: dict[str, str] = check_headers(headers, self.reserved_names)
+        # Whether an Authorization header goes out that the caller or a token gave.
+        self.authorized: bool = has_token or _has_authorization(self.headers)
+        if not allow_insecure:
+            _check_security(self.url, ssl, carries_token=self.authorized)
+        self.open_timeout: float = check_seconds("open_timeout", open_timeout)
+        self.close_timeout: float = check_seconds("close_timeout", close_timeout)
+        self.heartbeat: float | None = (
+            None if heartbeat is None else check_seconds("heartbeat", heartbeat)
+        )
+        self.protocols: tuple[str, ...] = _check_protocols(protocols)
+        self.compress: int = _WINDOW_BITS if compress else 0
+        self.max_msg_size: int = _check_size(max_msg_size)
+        self.ssl: TlsSetting = _check_tls(ssl)
+        self.proxy: URL | None = None if proxy is None else _parse("proxy", proxy)
 
 
 def check_sources(
@@ -129,9 +126,10 @@ def check_sources(
         raise ConfigurationError("require is no AttributionLevel")
     if not isinstance(header_names, HeaderNames):
         raise ConfigurationError("header_names is no HeaderNames")
-    for name, hook in (("on_open", on_open), ("observer", observer)):
-        if not (hook is None or callable(hook)):
-            raise ConfigurationError(f"{name} is not callable")
+    if not (on_open is None or callable(on_open)):
+        raise ConfigurationError("on_open is not callable")
+    if not (observer is None or callable(observer)):
+        raise ConfigurationError("observer is not callable")
 
 
 def check_wait(seconds: object) -> float | None:
@@ -199,6 +197,10 @@ def check_headers(headers: Mapping[str, str] | None, reserved: Iterable[str]) ->
             raise ConfigurationError(f"headers has a value for {name} that cannot be sent")
         seen.add(lower)
     return dict(headers)
+
+
+def _has_authorization(headers: Mapping[str, str]) -> bool:
+    return any(name.lower() == "authorization" for name in headers)
 
 
 def is_header_value(value: object) -> bool:
