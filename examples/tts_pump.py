@@ -1,0 +1,93 @@
+"""Text to speech: sentences go in as they come, audio comes out as it is made.
+
+python examples/tts_pump.py --url https://gateway.example/v1 --say "Hello." --wav speech.wav
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+from collections.abc import AsyncIterable, Callable
+from functools import partial
+
+import aiohttp
+from audio import write_wav
+from command_line import gateway_parser, run, service_url, token_source, words
+from duplex import GatewayError, converse, once, receive
+
+from agent_conn import InferenceConnection
+
+SILENCE_SECONDS = 30.0
+SAMPLE_RATE = 24_000
+
+
+async def create_session(ws: aiohttp.ClientWebSocketResponse, *, sample_rate: int) -> None:
+    """Begin a session; a connection's `on_open`."""
+    settings = {"sample_rate": str(sample_rate), "encoding": "pcm_s16le", "extra": {}}
+    await ws.send_json({"type": "session.create", **settings})
+
+
+async def speak(
+    connection: InferenceConnection,
+    sentences: AsyncIterable[str],
+    *,
+    on_audio: Callable[[bytes], object],
+) -> None:
+    """Open the connection, have `sentences` spoken, and close it.
+
+    `on_audio` gets pcm_s16le mono, at the session's sample rate, as it comes.
+
+    Raises:
+        AgentConnError: the connection did not open, or was lost.
+        GatewayError: the gateway reported an error, or fell silent.
+    """
+    progress, done = asyncio.Event(), asyncio.Event()
+
+    async def read() -> None:
+        while (message := await receive(connection)) is not None:
+            match message:
+                case {"type": "output_audio", "audio": str(audio)}:
+                    on_audio(base64.b64decode(audio))
+                case {"type": "done"}:
+                    done.set()
+            progress.set()
+
+    async def write(ws: aiohttp.ClientWebSocketResponse) -> None:
+        async for sentence in sentences:
+            # The gateway joins the pieces as they are.
+            message = {"type": "input_transcript", "transcript": f"{sentence} "}
+            await ws.send_json(message | {"generation_config": {}, "extra": {}})
+        await ws.send_json({"type": "session.flush"})
+        while not done.is_set():
+            progress.clear()
+            try:
+                async with asyncio.timeout(SILENCE_SECONDS):
+                    await progress.wait()
+            except TimeoutError:
+                raise GatewayError(f"no audio in {SILENCE_SECONDS:g} s") from None
+        await ws.send_json({"type": "session.close"})
+
+    async with connection as ws:
+        await converse(connection, read(), write(ws))
+
+
+async def _speak_to_file(options: argparse.Namespace) -> None:
+    pcm = bytearray()
+    async with aiohttp.ClientSession() as session:
+        connection = InferenceConnection(
+            session,
+            service_url(options.url, "tts"),
+            token=token_source(options),
+            on_open=partial(create_session, sample_rate=SAMPLE_RATE),
+        )
+        await speak(connection, once(options.say), on_audio=pcm.extend)
+    await asyncio.to_thread(write_wav, options.wav, bytes(pcm), SAMPLE_RATE)
+    print(f"{len(pcm) / 2 / SAMPLE_RATE:.2f} s of speech in {options.wav}")
+
+
+if __name__ == "__main__":
+    parser = gateway_parser("Speak into a WAV file.")
+    parser.add_argument("--say", type=words, required=True, metavar="TEXT")
+    parser.add_argument("--wav", required=True, metavar="FILE", help="where the speech goes")
+    run(_speak_to_file, parser)
