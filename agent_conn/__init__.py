@@ -1,5 +1,7 @@
 """Attributed, bounded, recorded websockets from voice agents to an inference gateway."""
 
+import logging
+
 from agent_conn.connection import InferenceConnection, OpenHook
 from agent_conn.errors import (
     AgentConnError,
@@ -24,6 +26,8 @@ from agent_conn.record import ConnectionObserver, ConnectionRecord, StateChanged
 from agent_conn.sources import IdentitySource, TokenSource
 
 __version__ = "0.1.0"
+
+logging.getLogger("agent_conn").addHandler(logging.NullHandler())
 
 __all__ = [
     "TRANSITIONS",

@@ -205,7 +205,8 @@ class InferenceConnection:
     def loss(self) -> ConnectionLost | None:
         """The end that nobody here asked for: no Close frame, or a code other than 1000.
 
-        None while the websocket is open, and after a normal close or one from this side.
+        None while the websocket is open, and after a close from this side or with 1000: a
+        pump that was not done yet then has to tell that itself.
         aiohttp drops the Close frame's reason, so the error's ``reason`` says what was seen.
         """
         return None if self._opened is None else self._opened.loss(self._ended)

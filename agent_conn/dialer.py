@@ -242,6 +242,7 @@ class Attempt:
             return rejected(error.status, error.headers or {}, b"", ())
         return from_exception(
             error,
+            self._settings.url.origin(),
             connected=self._progress.connected is not None,
             answered=self._progress.answered is not None,
         )

@@ -36,21 +36,26 @@ _SHORTEST_SECRET = 8
 _REDACTED = b"[redacted]"
 
 
-def from_exception(error: Exception, *, connected: bool, answered: bool) -> ConnectError:
+def from_exception(
+    error: Exception, origin: object, *, connected: bool, answered: bool
+) -> ConnectError:
     """The error to raise for ``error``.
 
-    ``connected``: TCP and TLS were up. ``answered``: an HTTP answer had come.
+    ``origin``: what was dialled. ``connected``: TCP and TLS were up. ``answered``: an HTTP
+    answer had come.
     """
     if answered or (connected and isinstance(error, aiohttp.ClientResponseError)):
         return HandshakeInvalid("the peer's answer is no websocket handshake")
     if connected:
-        return DialFailed("the peer hung up during the handshake", phase=Phase.HANDSHAKE)
+        text = f"{origin} hung up during the handshake"
+        return DialFailed(text, phase=Phase.HANDSHAKE)
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return DialFailed(
-            f"the proxy answered {_status_text(error.status)}",
+            f"{origin}: the proxy answered {_status_text(error.status)}",
             retryable=is_retryable_status(error.status),
         )
-    return DialFailed(_dial_text(error), retryable=not _is_certificate_failure(error))
+    text = f"{origin}: {_dial_text(error)}"
+    return DialFailed(text, retryable=not _is_certificate_failure(error))
 
 
 def rejected(

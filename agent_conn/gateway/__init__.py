@@ -2,7 +2,7 @@
 
 `Gateway` serves speech-to-text and text-to-speech over websockets, records who called, and
 misbehaves on demand. With aiohttp alone it has a scripted engine; TLS and inference tokens
-need ``agent_conn[cli]``, real speech ``agent_conn[speech]``.
+need ``agent-conn[cli]``, real speech ``agent-conn[speech]``.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ def make_contexts(host: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
         trustme = import_module("trustme")
     except ImportError:
         raise ImportError(
-            "a TLS gateway needs trustme: pip install 'agent_conn[cli]'", name="trustme"
+            "a TLS gateway needs trustme: pip install 'agent-conn[cli]'", name="trustme"
         ) from None
     authority = trustme.CA()
     names = dict.fromkeys((host, "localhost", "127.0.0.1", "::1"))

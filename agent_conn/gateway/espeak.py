@@ -73,7 +73,7 @@ class Espeak:
             loader = import_module("espeakng_loader")
         except ImportError:
             raise SpeechUnavailable(
-                "speech needs espeakng-loader: pip install 'agent_conn[speech]'",
+                "speech needs espeakng-loader: pip install 'agent-conn[speech]'",
                 name="espeakng_loader",
             ) from None
         self._library = ctypes.CDLL(loader.get_library_path())

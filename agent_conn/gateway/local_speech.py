@@ -27,7 +27,7 @@ class LocalSpeech:
     Each recognition runs in a process of its own, so that the event loop stays free;
     `warm_recognizers` idle ones are kept. `voice` is espeak's voice, such as ``en-us`` or
     ``en-us+f3``, with its speed and pitch. Close it after the gateway, or use it as a context
-    manager. Needs ``agent_conn[speech]``; what is missing is told on first use, by
+    manager. Needs ``agent-conn[speech]``; what is missing is told on first use, by
     `SpeechUnavailable`.
 
     Raises:
@@ -54,9 +54,10 @@ class LocalSpeech:
 
         Raises:
             SpeechUnavailable: a package is not installed.
+            SpeechFailed: the recogniser or espeak-ng does not start.
         """
         await self._threads.run(speak, "ready", self._voice)
-        await self._threads.run(lambda: self._pool.give_back(self._pool.take()))
+        await self._threads.run(self._pool.warm_up)
 
     async def synthesize(
         self, text: str, sample_rate: int, *, voice: str | None = None, language: str | None = None

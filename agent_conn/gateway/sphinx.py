@@ -89,7 +89,7 @@ class SphinxPool:
         """
         if find_spec("pocketsphinx") is None:
             raise SpeechUnavailable(
-                "recognition needs pocketsphinx: pip install 'agent_conn[speech]'",
+                "recognition needs pocketsphinx: pip install 'agent-conn[speech]'",
                 name="pocketsphinx",
             )
         with self._lock:
@@ -100,6 +100,21 @@ class SphinxPool:
             process = SphinxProcess()
             self._all.add(process)
             return process
+
+    def warm_up(self) -> None:
+        """Start a process and keep it idle. Blocks.
+
+        Raises:
+            SpeechUnavailable: pocketsphinx is not installed.
+            SpeechFailed: the process ends at once, or the pool is closed.
+        """
+        process = self.take()
+        try:
+            process.call(b"R")
+        except SpeechFailed:
+            self._discard(process)
+            raise
+        self.give_back(process)
 
     def give_back(self, process: SphinxProcess) -> None:
         """Make a process idle again, or end it if it is broken or one too many. Blocks."""

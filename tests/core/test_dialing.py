@@ -62,21 +62,21 @@ async def test_a_name_that_does_not_resolve(answer: list[ResolveResult] | Except
     failed = await failure("wss://gateway.example/", connector)
     assert failed.retryable
     if answer:
-        assert str(failed).startswith("DNS: ")
+        assert "DNS: " in str(failed)
 
 
 async def test_a_port_where_nobody_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     failed = await failure(f"ws://127.0.0.1:{port}/", aiohttp.TCPConnector())
-    assert str(failed) == "TCP: Connection refused"
+    assert str(failed) == f"ws://127.0.0.1:{port}: TCP: Connection refused"
     assert failed.retryable
 
 
 async def test_a_certificate_that_is_not_trusted_is_final() -> None:
     async with Gateway(tls=True) as gateway:
         failed = await failure(gateway.url(), aiohttp.TCPConnector(ssl=True))
-    assert str(failed).startswith("TLS: the peer's certificate was refused: ")
+    assert "TLS: the peer's certificate was refused: " in str(failed)
     assert not failed.retryable
 
 
@@ -113,7 +113,7 @@ async def test_tls_to_a_port_that_speaks_none() -> None:
         failed = await failure(
             f"wss://127.0.0.1:{gateway.port}/", aiohttp.TCPConnector(), open_timeout=2.0
         )
-    assert str(failed).startswith("TLS: ")
+    assert "TLS: " in str(failed)
 
 
 async def test_the_tls_settings_of_one_connection_can_be_given(
@@ -365,7 +365,7 @@ async def test_a_proxy_that_refuses_is_a_dial_that_failed(status: int, retryable
         failed = await failure(
             "wss://127.0.0.1:9/", aiohttp.TCPConnector(), proxy=proxy.url, open_timeout=2.0
         )
-    assert str(failed).startswith(f"the proxy answered {status}")
+    assert f"the proxy answered {status}" in str(failed)
     assert failed.retryable is retryable
 
 
@@ -375,7 +375,7 @@ async def test_a_proxy_where_nobody_listens() -> None:
     failed = await failure(
         "wss://127.0.0.1:9/", aiohttp.TCPConnector(), proxy=f"http://127.0.0.1:{port}"
     )
-    assert str(failed) == "proxy: Connection refused"
+    assert str(failed).endswith("proxy: Connection refused")
 
 
 async def test_a_netrc_entry_does_not_stand_in_the_way_of_a_token(

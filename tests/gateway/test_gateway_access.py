@@ -68,6 +68,12 @@ def test_an_expired_token_is_refused_without_quoting_it() -> None:
     assert refused.value.__cause__ is None
 
 
+def test_a_short_secret_is_its_issuers_choice_and_warns_nobody() -> None:
+    verify_token(mint_token("devkey", "secret"), "devkey", "secret")
+    with pytest.raises(InvalidToken):
+        verify_token(mint_token("devkey", "secret"), "devkey", "another")
+
+
 def test_a_token_without_the_inference_grant_is_refused() -> None:
     claims = {"iss": "key", "exp": int(time.time()) + 60, "inference": {"perform": "true"}}
     with pytest.raises(InvalidToken, match="grant"):

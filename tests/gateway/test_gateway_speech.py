@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -184,6 +185,15 @@ async def test_closing_the_engine_ends_a_recogniser_in_use() -> None:
     await recognizer.aclose()
 
 
+async def test_warming_up_tells_that_the_recogniser_does_not_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    async with LocalSpeech() as engine:
+        with pytest.raises(SpeechFailed, match="process ended"):
+            await engine.warm_up()
+
+
 async def test_a_voice_that_is_not_there_is_an_error_message(speech: LocalSpeech) -> None:
     with pytest.raises(SpeechFailed, match="voice"):
         _ = [piece async for piece in speech.synthesize("hi", RATE, voice="en-nowhere+nobody")]
@@ -204,7 +214,7 @@ async def test_a_missing_package_is_told_with_its_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pocketsphinx", None)
     recognizer = speech.recognizer(RATE)
-    with pytest.raises(SpeechUnavailable, match=r"pip install 'agent_conn\[speech\]'"):
+    with pytest.raises(SpeechUnavailable, match=r"pip install 'agent-conn\[speech\]'"):
         await recognizer.feed(bytes(2400))
     await recognizer.aclose()
 
