@@ -46,9 +46,10 @@ class InferenceConnection:
     and gives aiohttp's own ``ClientWebSocketResponse``.
 
     Args:
-        session: the caller's. Its connector, default headers, cookies, proxy, ``trust_env``
-            and trace configs are used; its timeouts, ``auth``, middlewares, ``base_url`` and
-            response classes are not. A pre-dial is not traced, the request on it is.
+        session: the caller's. Its connector, default headers, cookies, proxy (from the
+            environment too) and trace configs are used; its timeouts, ``auth``, ``.netrc``,
+            middlewares, ``base_url`` and response classes are not. A pre-dial is not traced,
+            the request on it is.
         url: absolute, ``wss://`` or ``ws://`` (``https`` and ``http`` are taken as such).
         identity: an ``AgentIdentity``, or a callable read once, right before the request.
         room_connected: what to wait for, such as an ``asyncio.Event``; None: no wait.

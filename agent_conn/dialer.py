@@ -1,27 +1,26 @@
 """Open one websocket through the caller's connector, and look at the answer first.
 
 aiohttp's ``ws_connect`` follows redirects with the identity headers, dials a second time in
-silence, and drops a rejection's body. Each attempt therefore runs in a session of its own,
-which shares the caller's connector and carries one middleware, the guard.
+silence, and drops a rejection's body. Each attempt's request is therefore handed to a guard.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from http import HTTPStatus
-from typing import Any
 
 import aiohttp
 from aiohttp.connector import Connection
+from yarl import URL
 
 from agent_conn.closing import OpenWebSocket
 from agent_conn.errors import AgentConnError, ConnectError, DialFailed, HandshakeInvalid
 from agent_conn.failures import MAX_BODY, from_exception, rejected
+from agent_conn.own_session import TrackedRequest, guard, own_session
 from agent_conn.pre_dial import PreDial, Progress
-from agent_conn.proxies import session_proxy
 from agent_conn.settings import DialSettings, Handler
 
 BODY_TIMEOUT = 1.0
@@ -30,8 +29,6 @@ BODY_TIMEOUT = 1.0
 _CREDENTIAL_HEADERS = ("Authorization", "Cookie", "Proxy-Authorization")
 Prepare = Callable[[], Awaitable[None]]
 Identify = Callable[[], dict[str, str]]
-
-_NO_TIMEOUT = aiohttp.ClientTimeout(total=None)
 
 
 class Attempt:
@@ -68,14 +65,17 @@ class Attempt:
         connector = self._session.connector
         if connector is None or connector.closed:
             raise DialFailed("the session is closed", retryable=False)
+        own = own_session(self._session)
         opened: OpenWebSocket | None = None
         try:
+            proxy = self._settings.proxy or await own.proxy(self._session, self._settings.url)
+            # A connector with force_close closes what is handed back to it.
             if pre_dial and not connector.force_close:
-                opened = await self._open_pre_dialed(connector, prepare, identify)
-            else:
-                # A connector with force_close closes what is handed back to it.
-                await prepare()
-                opened = await self._upgrade(connector, identify)
+                self._pre_dial = self._start_pre_dial(connector, proxy)
+            await prepare()
+            if self._pre_dial is not None:
+                await self._pre_dial.finish()
+            opened = await self._upgrade(own.client, proxy, identify)
             return opened
         except AgentConnError as error:
             failure: AgentConnError = error
@@ -84,37 +84,29 @@ class Attempt:
         finally:
             if opened is None:
                 self._abort()
-            # The response keeps its session, and so this attempt, for the connection's life:
-            # a cycle would leave every closed connection to the garbage collector.
-            self._response = self._transport = None
+            if self._pre_dial is not None:
+                await self._pre_dial.discard()
         raise failure.with_traceback(None)
 
-    async def _open_pre_dialed(
-        self, connector: aiohttp.BaseConnector, prepare: Prepare, identify: Identify
-    ) -> OpenWebSocket:
+    def _start_pre_dial(self, connector: aiohttp.BaseConnector, proxy: URL | None) -> PreDial:
         settings = self._settings
-        self._pre_dial = PreDial(
+        return PreDial(
             connector,
             settings.url.origin(),
             ssl=settings.ssl,
-            proxy=settings.proxy or await session_proxy(self._session, settings.url),
+            proxy=proxy,
             progress=self._progress,
         )
-        try:
-            await prepare()
-            await self._pre_dial.finish()
-            return await self._upgrade(connector, identify)
-        finally:
-            await self._pre_dial.discard()
 
-    async def _upgrade(self, connector: aiohttp.BaseConnector, identify: Identify) -> OpenWebSocket:
+    async def _upgrade(
+        self, own: aiohttp.ClientSession, proxy: URL | None, identify: Identify
+    ) -> OpenWebSocket:
         settings = self._settings
-        proxy = settings.proxy or await session_proxy(self._session, settings.url)
-        own = self._make_session(connector)
+        outer = guard.set(self._guard)
         try:
             ws = await own.ws_connect(
                 settings.url,
-                headers=identify(),
+                headers=self._with_defaults(identify()),
                 protocols=settings.protocols,
                 timeout=aiohttp.ClientWSTimeout(ws_close=settings.close_timeout),
                 heartbeat=settings.heartbeat,
@@ -124,36 +116,23 @@ class Attempt:
                 proxy=proxy,
             )
         finally:
-            own.detach()
+            guard.reset(outer)
         assert self._response is not None
         assert self._transport is not None
         return OpenWebSocket(ws, self._response, self._transport)
 
-    def _make_session(self, connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
-        headers = self._session.headers
-        if headers:
-            headers = headers.copy()
-            for name in self._settings.reserved_names:
-                headers.popall(name, None)
-        return aiohttp.ClientSession(
-            connector=connector,
-            connector_owner=False,
-            cookie_jar=self._session.cookie_jar,
-            headers=headers,
-            skip_auto_headers=self._session.skip_auto_headers,
-            version=aiohttp.HttpVersion(*self._session.version),
-            # For .netrc alone, the proxy being known; aiohttp refuses it beside a token.
-            trust_env=self._session.trust_env and not self._settings.authorized,
-            trace_configs=self._session.trace_configs,
-            timeout=_NO_TIMEOUT,
-            request_class=_TrackedRequest,
-            middlewares=(self._guard,),
-        )
+    def _with_defaults(self, headers: dict[str, str]) -> Mapping[str, str]:
+        """``headers`` over those of the session, which never stand in for an id."""
+        if not self._session.headers:
+            return headers
+        merged = self._session.headers.copy()
+        for name in self._settings.reserved_names:
+            merged.popall(name, None)
+        for name, value in headers.items():
+            merged[name] = value
+        return merged
 
-    async def _guard(
-        self, request: aiohttp.ClientRequest, handler: Handler
-    ) -> aiohttp.ClientResponse:
-        assert isinstance(request, _TrackedRequest)
+    async def _guard(self, request: TrackedRequest, handler: Handler) -> aiohttp.ClientResponse:
         request.on_connected = self._note_connected
         if self._pre_dial is not None:
             # The handler takes a parked connection without yielding: nobody else can have it.
@@ -253,13 +232,3 @@ class Attempt:
             self._transport.abort()
         if self._response is not None:
             self._response.close()
-
-
-class _TrackedRequest(aiohttp.ClientRequest):
-    """Tells its attempt of the connection, between the dial and the request."""
-
-    on_connected: Callable[[Connection], None]
-
-    def send(self, conn: Connection) -> Coroutine[Any, Any, aiohttp.ClientResponse]:
-        self.on_connected(conn)
-        return super().send(conn)

@@ -97,6 +97,14 @@ async def test_headers_of_the_caller_and_of_the_session_go_out(line: Line) -> No
     assert (headers["X-Session"], headers["X-Mine"]) == ("1", "2")
 
 
+async def test_cookies_of_the_session_go_out(line: Line) -> None:
+    async with line.dial():
+        assert "Cookie" not in line.gateway.handshakes[-1].headers
+    line.session.cookie_jar.update_cookies({"taste": "sweet"})
+    async with line.dial():
+        assert "Cookie" in line.gateway.handshakes[-1].headers
+
+
 async def test_an_id_in_the_sessions_headers_never_stands_in_for_one_of_the_identity(
     line: Line,
 ) -> None:
@@ -230,6 +238,23 @@ async def test_an_identity_that_is_none_costs_the_attribution_and_not_the_call(
     connection = line.dial(identity=source)
     async with connection:
         assert connection.attribution is AttributionLevel.NONE
+
+
+async def test_a_room_whose_wait_raises_costs_the_attribution_and_not_the_call(
+    line: Line, room: Room
+) -> None:
+    class BrokenRoom:
+        def is_set(self) -> bool:
+            return False
+
+        async def wait(self) -> None:
+            raise OSError("the signalling is down")
+
+    connection = line.dial(identity=room.identity, room_connected=BrokenRoom())
+    async with connection as ws:
+        assert not ws.closed
+    assert connection.record.wait_outcome is WaitOutcome.FAILED
+    assert connection.attribution is AttributionLevel.ROOM
 
 
 async def test_the_identity_is_read_once(line: Line) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import hashlib
 import socket
 import ssl
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Self
@@ -406,3 +408,17 @@ async def test_five_lines_in_a_row_leave_nothing() -> None:
     for _ in range(5):
         async with open_line(tls=True) as line, line.dial() as ws:
             assert not ws.closed
+
+
+async def test_a_session_that_is_gone_leaves_no_session_behind_in_its_place() -> None:
+    async with Gateway() as gateway, aiohttp.TCPConnector() as connector:
+        session = aiohttp.ClientSession(connector=connector, connector_owner=False)
+        async with InferenceConnection(session, gateway.url("/v1/echo")):
+            pass
+        await session.close()
+        gone = weakref.ref(session)
+        del session
+        # An unclosed session is a ResourceWarning when it is collected, which fails the run.
+        gc.collect()
+        assert gone() is None
+        assert not connector.closed

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import shutil
 import sys
@@ -33,6 +34,7 @@ from agent_conn.gateway.protocol import (
     split_audio,
     to_json,
 )
+from agent_conn.gateway.sphinx_worker import HEADER, LENGTH, SAMPLE_RATE, serve
 
 pytest.importorskip("pocketsphinx")
 pytest.importorskip("espeakng_loader")
@@ -183,6 +185,24 @@ async def test_closing_the_engine_ends_a_recogniser_in_use() -> None:
     with pytest.raises(SpeechFailed):
         await recognizer.feed(bytes(2400))
     await recognizer.aclose()
+
+
+async def test_the_recognisers_process_answers_each_request_in_order(speech: LocalSpeech) -> None:
+    pieces = [piece async for piece in speech.synthesize("hello world", SAMPLE_RATE)]
+    pcm = b"".join(piece.pcm for piece in pieces)
+    pause = bytes(2 * SAMPLE_RATE)
+    sent = [(b"A", pcm), (b"F", b""), (b"F", b""), (b"A", pcm + pause), (b"A", pcm), (b"R", b"")]
+    requests = b"".join(HEADER.pack(letter, len(data)) + data for letter, data in sent)
+    answers = io.BytesIO()
+    await asyncio.to_thread(serve, io.BytesIO(requests), answers)
+    answers.seek(0)
+    heard = [json.loads(answers.read(LENGTH.unpack(answers.read(4))[0])) for _ in sent]
+    assert answers.read() == b""
+    assert [said["final"] for said in heard[0]] == [False]
+    assert [said["text"] for said in heard[1] if said["final"]] == ["hello world"]
+    assert heard[2] == []
+    assert [said["final"] for said in heard[3]] == [True]
+    assert heard[5] == []
 
 
 async def test_warming_up_tells_that_the_recogniser_does_not_start(

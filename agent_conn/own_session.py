@@ -1,0 +1,105 @@
+"""The session that dials for one of the caller's, which it stands beside.
+
+aiohttp's ``ws_connect`` takes no middleware, and a session takes none after it was made. So
+each of the caller's sessions gets one beside it that shares its connector, cookies and trace
+configs, and hands every request to the guard of the dial that made it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import ContextVar
+from typing import Any
+from weakref import WeakKeyDictionary, finalize
+
+import aiohttp
+from aiohttp.connector import Connection
+from yarl import URL
+
+from agent_conn.settings import Handler
+
+guard: ContextVar[Callable[[TrackedRequest, Handler], Awaitable[aiohttp.ClientResponse]]]
+guard = ContextVar("agent_conn.guard")
+"""What a dial's request is handed to, in the task that dials."""
+
+_NO_TIMEOUT = aiohttp.ClientTimeout(total=None)
+
+
+class TrackedRequest(aiohttp.ClientRequest):
+    """Tells its dial of the connection, between the dial and the request."""
+
+    on_connected: Callable[[Connection], None]
+
+    def send(self, conn: Connection) -> Coroutine[Any, Any, aiohttp.ClientResponse]:
+        """Send the request on ``conn``."""
+        self.on_connected(conn)
+        return super().send(conn)
+
+
+class OwnSession:
+    """The session beside ``caller``, and the proxies that ``caller`` would use."""
+
+    def __init__(self, caller: aiohttp.ClientSession) -> None:
+        self.client: aiohttp.ClientSession = aiohttp.ClientSession(
+            connector=caller.connector,
+            connector_owner=False,
+            cookie_jar=caller.cookie_jar,
+            skip_auto_headers=caller.skip_auto_headers,
+            version=aiohttp.HttpVersion(*caller.version),
+            trace_configs=caller.trace_configs,
+            timeout=_NO_TIMEOUT,
+            request_class=TrackedRequest,
+            middlewares=(_hand_to_guard,),
+        )
+        self._proxies: dict[URL, URL | None] = {}
+
+    async def proxy(self, caller: aiohttp.ClientSession, url: URL) -> URL | None:
+        """The proxy that ``caller`` would use for ``url``; nothing is dialled.
+
+        aiohttp shows it to a middleware alone, so the trace configs see one request for each
+        origin, which ends in an exception. The answer is kept.
+        """
+        origin = url.origin()
+        if origin not in self._proxies:
+            try:
+                await caller.get(origin, middlewares=(_look,))
+            except _ProxyFound as found:
+                self._proxies[origin] = found.proxy
+            except Exception:
+                # A session whose requests are mocked never comes to a middleware.
+                return None
+        return self._proxies[origin]
+
+
+_beside: WeakKeyDictionary[aiohttp.ClientSession, OwnSession] = WeakKeyDictionary()
+
+
+def own_session(caller: aiohttp.ClientSession) -> OwnSession:
+    """The session beside ``caller``, made on first use and given up with ``caller``."""
+    own = _beside.get(caller)
+    if own is None:
+        own = _beside[caller] = OwnSession(caller)
+        finalize(caller, own.client.detach)
+    return own
+
+
+def _hand_to_guard(
+    request: aiohttp.ClientRequest, handler: Handler
+) -> Awaitable[aiohttp.ClientResponse]:
+    assert isinstance(request, TrackedRequest)
+    return guard.get()(request, handler)
+
+
+async def _look(request: aiohttp.ClientRequest, _: Handler) -> aiohttp.ClientResponse:
+    proxy, auth = request.proxy, request.proxy_auth
+    if proxy is not None and auth is not None:
+        proxy = proxy.with_user(auth.login).with_password(auth.password)
+    raise _ProxyFound(proxy)
+
+
+class _ProxyFound(Exception):
+    """Ends a request that was only made to see its proxy."""
+
+    def __init__(self, proxy: URL | None) -> None:
+        super().__init__()
+        self.proxy = proxy
