@@ -19,7 +19,7 @@ from yarl import URL
 from agent_conn.closing import OpenWebSocket
 from agent_conn.errors import AgentConnError, ConnectError, DialFailed, HandshakeInvalid
 from agent_conn.failures import MAX_BODY, from_exception, rejected
-from agent_conn.own_session import TrackedRequest, guard, own_session
+from agent_conn.own_session import TrackedRequest, guards, own_session
 from agent_conn.pre_dial import PreDial, Progress
 from agent_conn.settings import DialSettings, Handler
 
@@ -102,7 +102,8 @@ class Attempt:
         self, own: aiohttp.ClientSession, proxy: URL | None, identify: Identify
     ) -> OpenWebSocket:
         settings = self._settings
-        outer = guard.set(self._guard)
+        task = asyncio.current_task()
+        guards[task] = self._guard
         try:
             ws = await own.ws_connect(
                 settings.url,
@@ -116,7 +117,7 @@ class Attempt:
                 proxy=proxy,
             )
         finally:
-            guard.reset(outer)
+            del guards[task]
         assert self._response is not None
         assert self._transport is not None
         return OpenWebSocket(ws, self._response, self._transport)

@@ -7,8 +7,8 @@ configs, and hands every request to the guard of the dial that made it.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from contextvars import ContextVar
 from typing import Any
 from weakref import WeakKeyDictionary, finalize
 
@@ -18,9 +18,11 @@ from yarl import URL
 
 from agent_conn.settings import Handler
 
-guard: ContextVar[Callable[[TrackedRequest, Handler], Awaitable[aiohttp.ClientResponse]]]
-guard = ContextVar("agent_conn.guard")
-"""What a dial's request is handed to, in the task that dials."""
+Guard = Callable[["TrackedRequest", Handler], Awaitable[aiohttp.ClientResponse]]
+
+guards: dict[asyncio.Task[Any] | None, Guard] = {}
+"""The guard of the dial that a task has under way. Not a context variable: callbacks and
+timers of the connection would keep that one, and the dial with it, for the connection's life."""
 
 _NO_TIMEOUT = aiohttp.ClientTimeout(total=None)
 
@@ -87,7 +89,7 @@ def _hand_to_guard(
     request: aiohttp.ClientRequest, handler: Handler
 ) -> Awaitable[aiohttp.ClientResponse]:
     assert isinstance(request, TrackedRequest)
-    return guard.get()(request, handler)
+    return guards[asyncio.current_task()](request, handler)
 
 
 async def _look(request: aiohttp.ClientRequest, _: Handler) -> aiohttp.ClientResponse:
