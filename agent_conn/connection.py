@@ -260,6 +260,7 @@ class InferenceConnection:
             async with self._budget:
                 return await self._establish(outcome)
         except AgentConnError as error:
+            # Without the frames of aiohttp, whose locals hold every header.
             failure = self._expiry() if self._budget.expired() else error.with_traceback(None)
         except TimeoutError:
             failure = self._expiry()
@@ -267,7 +268,6 @@ class InferenceConnection:
             await self._abandon(None)
             raise
         await self._abandon(failure)
-        # Raised here and not above: its context would be aiohttp's exception.
         raise failure
 
     async def _establish(self, outcome: WaitOutcome | None) -> aiohttp.ClientWebSocketResponse:

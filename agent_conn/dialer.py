@@ -86,7 +86,8 @@ class Attempt:
                 self._abort()
             if self._pre_dial is not None:
                 await self._pre_dial.discard()
-        raise failure.with_traceback(None)
+        # Raised here and not above: its context would be aiohttp's exception.
+        raise failure
 
     def _start_pre_dial(self, connector: aiohttp.BaseConnector, proxy: URL | None) -> PreDial:
         settings = self._settings

@@ -43,6 +43,7 @@ from agent_conn.gateway import (
 )
 
 OURS = str(Path(agent_conn.__file__).parent)
+TESTS = str(Path(__file__).parents[1])
 TOKEN = "canary-token-4711"
 WORKER_TOKEN = "canary-worker-4712"
 COOKIE = "canary-cookie-4713"
@@ -79,8 +80,10 @@ def told_by(error: BaseException) -> Iterator[str]:
         yield repr(link.args)
         yield repr(vars(link))
         for frame in traceback.TracebackException.from_exception(link, capture_locals=True).stack:
-            if frame.filename.startswith(OURS) and "/gateway/" not in frame.filename:
-                yield f"{frame.name}: {frame.locals}"
+            caller_is_us = frame.filename.startswith(TESTS)
+            # A cancellation keeps its frames, aiohttp's among them; our errors have ours alone.
+            if frame.filename.startswith(OURS) or isinstance(error, AgentConnError):
+                yield f"{frame.name}: {'' if caller_is_us else frame.locals}"
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
