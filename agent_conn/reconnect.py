@@ -210,7 +210,7 @@ class Reconnector:
         """
         if self._turn is None or self._closing is not None:
             return False
-        if self._successor is None:
+        if self._successor is None or self._successor.over:
             current = self._turn.connection
             if current.attribution in self._levels_left or not current.upgradable:
                 return False

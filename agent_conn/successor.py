@@ -65,6 +65,11 @@ class Successor:
         """Whether the connection can be taken over now."""
         return self._witness is not None and self._witness.alive and not self._task.done()
 
+    @property
+    def over(self) -> bool:
+        """Whether it was given up or lost, and is closed."""
+        return self._task.done() and not self._taken
+
     async def decided(self) -> bool:
         """Wait until it is open or given up; whether it can be taken over."""
         await self._decided.wait()

@@ -62,6 +62,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             self._clock.quiet = lambda: False
 
 
+async def settle() -> None:
+    """``VirtualLoop.settle`` of the running loop."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    await loop.settle()
+
+
 def in_virtual_time(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run ``main`` in virtual time. What the loop has to report fails it."""
     reports: list[Mapping[str, Any]] = []
