@@ -16,11 +16,11 @@ GRACE = 0.002
 class _Selector(selectors.DefaultSelector):  # type: ignore[misc,valid-type]  (chosen at import)
     """Never waits for a timer: when nothing is to be read, it is the timer's time."""
 
-    def __init__(self) -> None:
+    def __init__(self, grace: float) -> None:
         super().__init__()
         self.now = 0.0
         self.quiet: Callable[[], bool] = lambda: False
-        self.grace = GRACE
+        self.grace = grace
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready: list[tuple[selectors.SelectorKey, int]] = super().select(0)
@@ -38,8 +38,8 @@ class _Selector(selectors.DefaultSelector):  # type: ignore[misc,valid-type]  (c
 class VirtualLoop(asyncio.SelectorEventLoop):
     """As asyncio's own, but its time passes only when nothing else happens."""
 
-    def __init__(self) -> None:
-        self._clock = _Selector()
+    def __init__(self, grace: float = GRACE) -> None:
+        self._clock = _Selector(grace)
         super().__init__(self._clock)
 
     def time(self) -> float:
