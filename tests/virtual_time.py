@@ -69,7 +69,7 @@ async def settle() -> None:
     await loop.settle()
 
 
-def in_virtual_time(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
+def in_virtual_time(main: Callable[[], Coroutine[Any, Any, T]], grace: float = GRACE) -> T:
     """Run ``main`` in virtual time. What the loop has to report fails it."""
     reports: list[Mapping[str, Any]] = []
 
@@ -77,7 +77,7 @@ def in_virtual_time(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
         asyncio.get_running_loop().set_exception_handler(lambda _, report: reports.append(report))
         return await main()
 
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+    with asyncio.Runner(loop_factory=lambda: VirtualLoop(grace)) as runner:
         result = runner.run(watched())
     assert reports == []
     return result
