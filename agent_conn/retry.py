@@ -66,7 +66,7 @@ class RetryPolicy:
 
     attempts: int | None = 25
     """Attempts in a row without proof before ``RetriesExhausted``; None: no limit."""
-    initial: float = 0.5
+    initial: float = 1.0
     """The first delay is a random part of this."""
     factor: float = 2.0
     """How much longer each next delay may be."""

@@ -135,7 +135,7 @@ def test_a_black_holed_handshake_stops_after_its_attempts() -> None:
                 pass
         assert [type(one) for one in caught.value.attempts] == [ConnectTimeout] * 4
         assert len(bench.gateway.handshakes) == 4
-        assert now() == pytest.approx(4 * 3.0 + 0.5 + 1 + 2)
+        assert now() == pytest.approx(4 * 3.0 + 1 + 2 + 4)
 
     on_the_bench(scenario)
 
