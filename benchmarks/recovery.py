@@ -173,7 +173,10 @@ async def pump_websockets(target: Target) -> None:
 
 
 async def pump_pipecat(target: Target) -> None:
+    import loguru  # noqa: PLC0415
     from pipecat.services.websocket_service import WebsocketService  # noqa: PLC0415
+
+    loguru.logger.remove()
 
     class Service(WebsocketService):
         """The hooks that the base class asks of every service."""
@@ -193,9 +196,10 @@ async def pump_pipecat(target: Target) -> None:
         async def _disconnect(self) -> None: ...
 
         async def _receive_messages(self) -> None:
-            writing = asyncio.create_task(stream(self._websocket.send))
+            websocket: Any = self._websocket
+            writing = asyncio.create_task(stream(websocket.send))
             try:
-                async for _ in self._websocket:
+                async for _ in websocket:
                     pass
             finally:
                 writing.cancel()
@@ -253,7 +257,7 @@ class Control:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
 
-    async def ask(self, do: str, **what: object) -> Any:
+    async def ask(self, do: str, **what: object) -> Any:  # noqa: ANN401  (JSON)
         """Have the server do it; its answer, None where it lost its patience."""
         self._writer.write(json.dumps({"do": do, **what}).encode() + b"\n")
         return json.loads(await self._reader.readline())

@@ -13,7 +13,7 @@ GRACE = 0.002
 """Seconds of real time in which a thread or the kernel may still have something to say."""
 
 
-class _Selector(selectors.DefaultSelector):  # type: ignore[misc,valid-type]  (chosen at import)
+class _Selector(selectors.DefaultSelector):
     """Never waits for a timer: when nothing is to be read, it is the timer's time."""
 
     def __init__(self, grace: float) -> None:

@@ -84,7 +84,7 @@ async def test_a_loop_that_ends_tells_no_credential(
 @pytest.mark.parametrize("wrong", [{"retry": 1}, {"upgrade": 1}, {"random": 1}], ids=repr)
 def test_a_refused_argument_tells_no_credential(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        reconnect(partial(InferenceConnection, token=TOKEN), **wrong)  # type: ignore[arg-type]
+        reconnect(partial(InferenceConnection, token=TOKEN), **wrong)
     assert_clean(told_by(caught.value))
 
 
