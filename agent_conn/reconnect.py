@@ -219,9 +219,9 @@ class Reconnector:
         successor = self._successor
         if await successor.decided():
             return True
+        await successor.aclose()
         if self._successor is successor:
             self._successor = None
-            await successor.aclose()
         return False
 
     async def aclose(self) -> None:

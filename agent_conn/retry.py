@@ -57,8 +57,8 @@ def classify_failure(error: AgentConnError) -> bool:
 class RetryPolicy:
     """How often and how fast to dial again. Times are in seconds.
 
-    With the defaults a loop outlasts an outage of a minute, whatever its dice say, and gives
-    up after about three where every dial fails at once.
+    With the defaults a loop all but certainly outlasts an outage of a minute, and gives up
+    after three to four where every dial fails at once.
 
     Raises:
         ConfigurationError: a value is out of range; the message names it.

@@ -8,10 +8,13 @@ from collections import Counter
 from functools import partial
 
 import aiohttp
+import pytest
 from virtual_time import in_virtual_time, settle
 
 from agent_conn import InferenceConnection, Reconnector, reconnect
 from agent_conn.gateway import Gateway
+
+pytestmark = pytest.mark.timeout(240)
 
 LOOPS = 1_000
 OUTAGE = 60.0

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import aiohttp
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -34,6 +35,8 @@ from agent_conn.gateway import (
     Reset,
     StallInHandshake,
 )
+
+pytestmark = pytest.mark.timeout(240)
 
 MOST_LOOPS = 3
 NO_THREADS = 0.0005
