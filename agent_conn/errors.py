@@ -186,5 +186,5 @@ class RetriesExhausted(AgentConnError):
 
     def __init__(self, message: str = "", *, attempts: Iterable[AgentConnError] = ()) -> None:
         super().__init__(message)
-        self.attempts = tuple(attempts)
-        self.last = self.attempts[-1] if self.attempts else None
+        self.attempts: tuple[AgentConnError, ...] = tuple(attempts)
+        self.last: AgentConnError | None = self.attempts[-1] if self.attempts else None

@@ -22,7 +22,7 @@ from agent_conn.successor import Successor, UpgradePolicy
 from agent_conn.turn import Turn
 from agent_conn.witness import Witness
 
-logger = logging.getLogger("agent_conn")
+logger: logging.Logger = logging.getLogger("agent_conn")
 
 DialFactory = Callable[[], InferenceConnection]
 """Makes a fresh connection, usually a ``functools.partial`` of ``InferenceConnection``."""
@@ -92,9 +92,8 @@ def reconnect(
 
     The next one is given when the body is done with the last, which is closed first. The
     room is waited for at the first attempt only; identity and token are read at each. The
-    loop ends when the caller leaves it, on ``aclose()``, or by raising. Leaving it closes
-    what is open, in a task of the event loop's; ``async with reconnect(dial) as loop`` has
-    closed it on leaving.
+    loop ends when the caller leaves it, on ``aclose()``, or by raising. Leaving it closes what
+    is open soon after; ``async with reconnect(dial) as loop`` has closed it on leaving.
 
     Args:
         dial: makes a fresh connection for each attempt.

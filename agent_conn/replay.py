@@ -14,7 +14,7 @@ from typing import Generic, NamedTuple, Self, TypeVar
 from agent_conn.errors import ConfigurationError, StateError
 from agent_conn.settings import check_seconds
 
-logger = logging.getLogger("agent_conn")
+logger: logging.Logger = logging.getLogger("agent_conn")
 
 T = TypeVar("T")
 

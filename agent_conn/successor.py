@@ -14,7 +14,7 @@ from agent_conn.readiness import RoomConnected
 from agent_conn.settings import check_seconds
 from agent_conn.witness import Witness
 
-logger = logging.getLogger("agent_conn")
+logger: logging.Logger = logging.getLogger("agent_conn")
 
 Drain = Callable[[InferenceConnection], Awaitable[object]]
 """Finishes what is under way on a connection that another one has taken over from."""

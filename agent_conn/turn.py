@@ -16,7 +16,7 @@ class Turn:
         self, connection: InferenceConnection, witness: Witness, stable_after: float
     ) -> None:
         self.connection = connection
-        self.stable = False
+        self.stable: bool = False
         """Whether it was still open ``stable_after`` seconds after it was handed out."""
         self._witness = witness
         self._timer = asyncio.get_running_loop().call_later(stable_after, self._look)

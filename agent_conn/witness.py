@@ -19,9 +19,9 @@ class Witness:
     """
 
     def __init__(self, ws: aiohttp.ClientWebSocketResponse) -> None:
-        self.heard = False
+        self.heard: bool = False
         """Whether the pump has got a message."""
-        self._ws = ws
+        self._ws: aiohttp.ClientWebSocketResponse = ws
         self._receive = ws.receive
         self._kept: deque[aiohttp.WSMessage] = deque()
         self._reader: asyncio.Task[None] | None = None
@@ -33,7 +33,10 @@ class Witness:
         return not self._ws.closed and self._ws.get_extra_info("peername") is not None
 
     def park(self) -> asyncio.Task[None]:
-        """Begin to read, so that pings are answered; the task ends with the websocket."""
+        """Begin to read, so that pings are answered.
+
+        The task ends with the websocket, or when the peer has said too much to keep.
+        """
         self._reader = asyncio.create_task(self._read(), name="agent_conn.parked_reader")
         return self._reader
 
@@ -48,7 +51,7 @@ class Witness:
         vars(self._ws).pop("receive", None)
 
     async def _read(self) -> None:
-        # A peer that says more than this before anyone listens has its pings unanswered.
+        # The wait for a pump must not become a store of all that a peer says meanwhile.
         while len(self._kept) < _MOST_KEPT:
             message = await self._receive()
             self._kept.append(message)
@@ -56,6 +59,7 @@ class Witness:
                 return
 
     async def _receive_first(self, timeout: float | None = None) -> aiohttp.WSMessage:
+        message: aiohttp.WSMessage
         message = self._kept.popleft() if self._kept else await self._receive(timeout)
         if message.type in _DATA:
             self.heard = True
