@@ -16,14 +16,25 @@ from agent_conn.errors import (
     OpenHookFailed,
     Phase,
     Quota,
+    RetriesExhausted,
     StateError,
     TokenUnavailable,
 )
 from agent_conn.identity import AgentIdentity, AttributionLevel, HeaderNames
 from agent_conn.lifecycle import TRANSITIONS, ConnectionState, Ending, Transition
 from agent_conn.readiness import RoomConnected, WaitOutcome
+from agent_conn.reconnect import (
+    DialFactory,
+    Reconnector,
+    ReconnectState,
+    ReconnectStatistics,
+    reconnect,
+)
 from agent_conn.record import ConnectionObserver, ConnectionRecord, StateChanged
+from agent_conn.replay import GiveUpReason, ReplayBuffer, ReplayStatistics
+from agent_conn.retry import Classify, RandomSource, RetryPolicy, classify_failure
 from agent_conn.sources import IdentitySource, TokenSource
+from agent_conn.successor import Drain, UpgradePolicy
 
 __version__ = "0.1.0"
 
@@ -35,6 +46,7 @@ __all__ = [
     "AgentIdentity",
     "AttributionLevel",
     "AttributionUnavailable",
+    "Classify",
     "ConfigurationError",
     "ConnectError",
     "ConnectTimeout",
@@ -42,8 +54,11 @@ __all__ = [
     "ConnectionObserver",
     "ConnectionRecord",
     "ConnectionState",
+    "DialFactory",
     "DialFailed",
+    "Drain",
     "Ending",
+    "GiveUpReason",
     "HandshakeInvalid",
     "HandshakeRejected",
     "HeaderNames",
@@ -53,12 +68,23 @@ __all__ = [
     "OpenHookFailed",
     "Phase",
     "Quota",
+    "RandomSource",
+    "ReconnectState",
+    "ReconnectStatistics",
+    "Reconnector",
+    "ReplayBuffer",
+    "ReplayStatistics",
+    "RetriesExhausted",
+    "RetryPolicy",
     "RoomConnected",
     "StateChanged",
     "StateError",
     "TokenSource",
     "TokenUnavailable",
     "Transition",
+    "UpgradePolicy",
     "WaitOutcome",
     "__version__",
+    "classify_failure",
+    "reconnect",
 ]

@@ -160,10 +160,10 @@ class InferenceConnection:
         return f"<InferenceConnection {url.origin()}{url.path} {self._state} {self._session_id}>"
 
     def __await__(self) -> Generator[object, None, aiohttp.ClientWebSocketResponse]:
-        return self._open().__await__()
+        return self.open().__await__()
 
     async def __aenter__(self) -> aiohttp.ClientWebSocketResponse:
-        return await self._open()
+        return await self.open()
 
     async def __aexit__(
         self,
@@ -233,6 +233,26 @@ class InferenceConnection:
             ended=self._ended,
         )
 
+    async def open(self, *, wait: bool = True) -> aiohttp.ClientWebSocketResponse:
+        """Open it, as awaiting it does. Without ``wait`` the room is only looked at."""
+        outcome = look(self._room_connected, self._connect_wait if wait else 0)
+        self._advance(Transition.WAIT if outcome is None else Transition.DIAL)
+        self._opener = asyncio.current_task()
+        self._budget = asyncio.timeout(None if outcome is None else self._settings.open_timeout)
+        try:
+            async with self._budget:
+                return await self._establish(outcome)
+        except AgentConnError as error:
+            # Without the frames of aiohttp, whose locals hold every header.
+            failure = self._expiry() if self._budget.expired() else error.with_traceback(None)
+        except TimeoutError:
+            failure = self._expiry()
+        except BaseException:
+            await self._abandon(None)
+            raise
+        await self._abandon(failure)
+        raise failure
+
     async def aclose(self) -> None:
         """Close with code 1000, within ``close_timeout``. Safe to call twice, or any time.
 
@@ -250,25 +270,6 @@ class InferenceConnection:
                 if self._settled is None:
                     self._settled = asyncio.Event()
                 await self._settled.wait()
-
-    async def _open(self) -> aiohttp.ClientWebSocketResponse:
-        outcome = look(self._room_connected, self._connect_wait)
-        self._advance(Transition.WAIT if outcome is None else Transition.DIAL)
-        self._opener = asyncio.current_task()
-        self._budget = asyncio.timeout(None if outcome is None else self._settings.open_timeout)
-        try:
-            async with self._budget:
-                return await self._establish(outcome)
-        except AgentConnError as error:
-            # Without the frames of aiohttp, whose locals hold every header.
-            failure = self._expiry() if self._budget.expired() else error.with_traceback(None)
-        except TimeoutError:
-            failure = self._expiry()
-        except BaseException:
-            await self._abandon(None)
-            raise
-        await self._abandon(failure)
-        raise failure
 
     async def _establish(self, outcome: WaitOutcome | None) -> aiohttp.ClientWebSocketResponse:
         self._started_at = _now()

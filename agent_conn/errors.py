@@ -13,14 +13,15 @@
     │   ├── TokenUnavailable              the token callable raised, or gave no usable token
     │   ├── OpenHookFailed                on_open raised; its exception is the cause
     │   └── AttributionUnavailable        the attribution is below what was required
-    └── ConnectionLost                    an open connection ended without being closed
+    ├── ConnectionLost                    an open connection ended without being closed
+    └── RetriesExhausted                  no attempt led to a connection that proved itself
 
 No message, argument or attribute holds a header value, a token, a cookie or a URL's query.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -173,3 +174,17 @@ class ConnectionLost(AgentConnError):
         super().__init__(message)
         self.code = code
         self.reason = reason
+
+
+class RetriesExhausted(AgentConnError):
+    """The budget of attempts ended without a connection that proved itself.
+
+    Attributes:
+        attempts: the error of each attempt since the last proof, oldest first.
+        last: the last of them, or None where there is none.
+    """
+
+    def __init__(self, message: str = "", *, attempts: Iterable[AgentConnError] = ()) -> None:
+        super().__init__(message)
+        self.attempts: tuple[AgentConnError, ...] = tuple(attempts)
+        self.last: AgentConnError | None = self.attempts[-1] if self.attempts else None

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterable, AsyncIterator
 
 import aiohttp
 
+from agent_conn import ReplayBuffer
+
 CHUNK_SECONDS = 0.05
 
 
@@ -48,30 +50,36 @@ def chunk_bytes(sample_rate: int) -> int:
     return round(sample_rate * CHUNK_SECONDS) * 2
 
 
-async def send_audio(
-    ws: aiohttp.ClientWebSocketResponse,
-    audio: AsyncIterable[bytes],
-    sample_rate: int,
-    speed: float,
+async def record(
+    audio: AsyncIterable[bytes], buffer: ReplayBuffer[bytes], sample_rate: int, speed: float
 ) -> None:
-    """Send `audio` in chunks of 50 ms, at `speed` times real time."""
+    """Put `audio` into `buffer` in chunks of 50 ms, at `speed` times real time, and end it."""
     now = asyncio.get_running_loop().time
     size = chunk_bytes(sample_rate)
     due, pending = now(), b""
-    async for pcm in audio:
-        pending += pcm
-        end = len(pending) - len(pending) % size
-        for start in range(0, end, size):
-            await asyncio.sleep(due - now())
-            await _send(ws, pending[start : start + size])
-            due = max(due + CHUNK_SECONDS / speed, now())
-        pending = pending[end:]
-    if pending:
-        await _send(ws, pending)
+    try:
+        async for pcm in audio:
+            pending += pcm
+            end = len(pending) - len(pending) % size
+            for start in range(0, end, size):
+                await asyncio.sleep(due - now())
+                _put(buffer, pending[start : start + size], sample_rate)
+                due = max(due + CHUNK_SECONDS / speed, now())
+            pending = pending[end:]
+        if pending:
+            _put(buffer, pending, sample_rate)
+    finally:
+        buffer.end()
 
 
-async def _send(ws: aiohttp.ClientWebSocketResponse, pcm: bytes) -> None:
-    await ws.send_json({"type": "input_audio", "audio": base64.b64encode(pcm).decode()})
+def _put(buffer: ReplayBuffer[bytes], pcm: bytes, sample_rate: int) -> None:
+    buffer.put_nowait(pcm, size=len(pcm), seconds=len(pcm) / 2 / sample_rate)
+
+
+async def send_audio(ws: aiohttp.ClientWebSocketResponse, buffer: ReplayBuffer[bytes]) -> None:
+    """Send what `buffer` gives, until it ends."""
+    async for pcm in buffer:
+        await ws.send_json({"type": "input_audio", "audio": base64.b64encode(pcm).decode()})
 
 
 def write_wav(name: str, pcm: bytes, sample_rate: int) -> None:

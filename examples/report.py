@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from audio import AudioPipe
+from hearing import Heard
 from rich.bar import Bar
 from rich.console import Console, Group
 from rich.panel import Panel
@@ -13,7 +14,6 @@ from rich.text import Text
 from stage import Room
 
 from agent_conn import ConnectionRecord
-from agent_conn.gateway import Transcript
 
 BAR_WIDTH = 44
 PHASES = {
@@ -35,7 +35,7 @@ class Scene:
         self._room = room
         self._audio = audio
 
-    def hear(self, transcript: Transcript) -> None:
+    def hear(self, transcript: Heard) -> None:
         """Take what was heard."""
         self._interim = "" if transcript.final else transcript.text
         if transcript.final:

@@ -12,12 +12,13 @@ from contextlib import suppress
 from functools import partial
 
 import aiohttp
-from audio import send_audio
+from audio import record, send_audio
 from command_line import gateway_parser, run, service_url, token_source, wav_file
-from duplex import converse, once, receive
+from duplex import once, receive
+from hearing import Heard, show
+from staying import converse_over
 
-from agent_conn import InferenceConnection
-from agent_conn.gateway import Transcript
+from agent_conn import InferenceConnection, Reconnector, ReplayBuffer, reconnect
 
 FINALIZE_SECONDS, AFTER_FINAL_SECONDS = 30.0, 3.0
 
@@ -29,36 +30,41 @@ async def create_session(ws: aiohttp.ClientWebSocketResponse, *, sample_rate: in
 
 
 async def transcribe(
-    connection: InferenceConnection,
+    loop: Reconnector,
     audio: AsyncIterable[bytes],
     *,
     sample_rate: int,
-    on_transcript: Callable[[Transcript], object],
+    on_transcript: Callable[[Heard], object],
     speed: float = 1.0,
 ) -> list[str]:
-    """Open `connection`, send pcm_s16le mono at `speed` times real time; return the finals.
+    """Send pcm_s16le mono at `speed` times real time; return the finals.
 
-    Raises AgentConnError where it does not open or is lost, GatewayError for an `error`.
+    Audio that no final covers when a connection is lost is sent again on the next one.
+    Raises AgentConnError where `loop` gives up, GatewayError for an `error`.
     """
     finals: list[str] = []
+    buffer = ReplayBuffer[bytes]()
     heard, finalized = asyncio.Event(), asyncio.Event()
 
-    async def read() -> None:
+    async def read(connection: InferenceConnection, repeated: float) -> None:
         while (message := await receive(connection)) is not None:
+            start, duration = message.get("start", 0.0), message.get("duration", 0.0)
             match message:
                 case {"type": "final_transcript", "transcript": str(text)}:
+                    buffer.acknowledge(start + duration)
                     finals.append(text)
-                    on_transcript(Transcript(text, final=True))
+                    on_transcript(Heard(text, final=True, repeated=start < repeated))
                     heard.set()
                 case {"type": "interim_transcript", "transcript": str(text)}:
-                    on_transcript(Transcript(text, final=False))
+                    on_transcript(Heard(text, final=False, repeated=start < repeated))
                 case {"type": "session.finalized"}:
                     heard.set()
                     finalized.set()
 
     async def write(ws: aiohttp.ClientWebSocketResponse) -> None:
-        await send_audio(ws, audio, sample_rate, speed)
+        await send_audio(ws, buffer)
         heard.clear()
+        finalized.clear()
         await ws.send_json({"type": "session.finalize"})
         # Both answers are optional, so that their absence is no error.
         with suppress(TimeoutError):
@@ -68,25 +74,22 @@ async def transcribe(
                 await finalized.wait()
         await ws.send_json({"type": "session.close"})
 
-    async with connection as ws:
-        await converse(connection, read(), write(ws))
+    feed = partial(record, audio, buffer, sample_rate, speed)
+    await converse_over(loop, buffer, feed=feed, read=read, write=write)
     return finals
 
 
 async def _transcribe_file(options: argparse.Namespace) -> None:
     pcm, rate = options.wav
     async with aiohttp.ClientSession() as session:
-        connection = InferenceConnection(
+        dial = partial(
+            InferenceConnection,
             session,
             service_url(options.url, "stt"),
             token=token_source(options),
             on_open=partial(create_session, sample_rate=rate),
         )
-        await transcribe(connection, once(pcm), sample_rate=rate, on_transcript=_show)
-
-
-def _show(heard: Transcript) -> None:
-    print(heard.text if heard.final else f"({heard.text})", flush=True)
+        await transcribe(reconnect(dial), once(pcm), sample_rate=rate, on_transcript=show)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,10 @@ from functools import partial
 import aiohttp
 from audio import write_wav
 from command_line import gateway_parser, run, service_url, token_source, words
-from duplex import GatewayError, converse, once, receive
+from duplex import GatewayError, once, receive
+from staying import converse_over
 
-from agent_conn import InferenceConnection
+from agent_conn import InferenceConnection, Reconnector, ReplayBuffer, reconnect
 
 SILENCE_SECONDS = 30.0
 SAMPLE_RATE = 24_000
@@ -28,38 +29,42 @@ async def create_session(ws: aiohttp.ClientWebSocketResponse, *, sample_rate: in
     await ws.send_json({"type": "session.create", **settings})
 
 
+async def feed(sentences: AsyncIterable[str], buffer: ReplayBuffer[str]) -> None:
+    """Put `sentences` into `buffer` as they come, and end it."""
+    try:
+        async for sentence in sentences:
+            buffer.put_nowait(sentence, size=len(sentence.encode()))
+    finally:
+        buffer.end()
+
+
 async def speak(
-    connection: InferenceConnection,
-    sentences: AsyncIterable[str],
-    *,
-    on_audio: Callable[[bytes], object],
+    loop: Reconnector, sentences: AsyncIterable[str], *, on_audio: Callable[[bytes], object]
 ) -> None:
-    """Open the connection, have `sentences` spoken, and close it.
+    """Have `sentences` spoken one after another.
 
-    `on_audio` gets pcm_s16le mono, at the session's sample rate, as it comes.
-
-    Raises:
-        AgentConnError: the connection did not open, or was lost.
-        GatewayError: the gateway reported an error, or fell silent.
+    `on_audio` gets pcm_s16le mono, at the session's sample rate, as it comes. A sentence that
+    was not finished when a connection was lost is spoken anew on the next one.
+    Raises AgentConnError where `loop` gives up, GatewayError for an `error`, or for silence.
     """
-    progress, done = asyncio.Event(), asyncio.Event()
+    buffer = ReplayBuffer[str]()
+    progress = asyncio.Event()
 
-    async def read() -> None:
+    async def read(connection: InferenceConnection, _: float) -> None:
         while (message := await receive(connection)) is not None:
             match message:
                 case {"type": "output_audio", "audio": str(audio)}:
                     on_audio(base64.b64decode(audio))
                 case {"type": "done"}:
-                    done.set()
+                    buffer.acknowledge_items(1)
             progress.set()
 
     async def write(ws: aiohttp.ClientWebSocketResponse) -> None:
-        async for sentence in sentences:
-            # The gateway joins the pieces as they are.
-            message = {"type": "input_transcript", "transcript": f"{sentence} "}
+        async for sentence in buffer:
+            message = {"type": "input_transcript", "transcript": sentence}
             await ws.send_json(message | {"generation_config": {}, "extra": {}})
-        await ws.send_json({"type": "session.flush"})
-        while not done.is_set():
+            await ws.send_json({"type": "session.flush"})
+        while buffer.statistics.pending:
             progress.clear()
             try:
                 async with asyncio.timeout(SILENCE_SECONDS):
@@ -68,20 +73,21 @@ async def speak(
                 raise GatewayError(f"no audio in {SILENCE_SECONDS:g} s") from None
         await ws.send_json({"type": "session.close"})
 
-    async with connection as ws:
-        await converse(connection, read(), write(ws))
+    feeding = partial(feed, sentences, buffer)
+    await converse_over(loop, buffer, feed=feeding, read=read, write=write)
 
 
 async def _speak_to_file(options: argparse.Namespace) -> None:
     pcm = bytearray()
     async with aiohttp.ClientSession() as session:
-        connection = InferenceConnection(
+        dial = partial(
+            InferenceConnection,
             session,
             service_url(options.url, "tts"),
             token=token_source(options),
             on_open=partial(create_session, sample_rate=SAMPLE_RATE),
         )
-        await speak(connection, once(options.say), on_audio=pcm.extend)
+        await speak(reconnect(dial), once(options.say), on_audio=pcm.extend)
     await asyncio.to_thread(write_wav, options.wav, bytes(pcm), SAMPLE_RATE)
     print(f"{len(pcm) / 2 / SAMPLE_RATE:.2f} s of speech in {options.wav}")
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,7 @@ from command_line import gateway_parser, run, seconds, service_url, wav_file, wo
 from duplex import GatewayError, once
 from stage import Room, gateway_at
 
-from agent_conn import InferenceConnection
+from agent_conn import ConnectionRecord, InferenceConnection, Reconnector, StateChanged, reconnect
 
 try:
     from report import Scene, print_report
@@ -37,6 +37,7 @@ SAMPLE_RATE = 16_000
 
 async def roundtrip(options: argparse.Namespace) -> None:
     """Speak and hear, or only hear a file; then tell how the connections were opened."""
+    records: dict[str, ConnectionRecord] = {}
     recording, rate = options.wav or (b"", SAMPLE_RATE)
     audio = AudioPipe(rate)
     async with gateway_at(options) as (url, token, tls), aiohttp.ClientSession() as session:
@@ -51,10 +52,16 @@ async def roundtrip(options: argparse.Namespace) -> None:
             token=token,
             ssl=tls,
         )
-        begin = partial(stt_pump.create_session, sample_rate=rate)
-        hearing = dial(service_url(url, "stt"), on_open=begin)
-        begin = partial(tts_pump.create_session, sample_rate=rate)
-        speaking = None if recording else dial(service_url(url, "tts"), on_open=begin)
+
+        def line(service: str, create: Callable[..., Awaitable[None]]) -> Reconnector:
+            def note(change: StateChanged) -> None:
+                records[service] = change.record
+
+            begin = partial(create, sample_rate=rate)
+            return reconnect(partial(dial, service_url(url, service), on_open=begin, observer=note))
+
+        hearing = line("stt", stt_pump.create_session)
+        speaking = None if recording else line("tts", tts_pump.create_session)
 
         async def speak() -> None:
             if speaking is not None:
@@ -67,7 +74,7 @@ async def roundtrip(options: argparse.Namespace) -> None:
                 stt_pump.transcribe(hearing, audio, sample_rate=rate, on_transcript=scene.hear),
                 speak(),
             )
-    print_report({"stt": hearing.record} | ({"tts": speaking.record} if speaking else {}))
+    print_report(records)
     if not any(scene.finals):
         raise GatewayError("no transcript came")
 

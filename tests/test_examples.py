@@ -21,8 +21,16 @@ import pytest
 import stt_pump
 import tts_pump
 from audio import AudioPipe
+from hearing import Heard
 
-from agent_conn import AttributionLevel, ConnectionLost, InferenceConnection
+from agent_conn import (
+    AttributionLevel,
+    ConnectionLost,
+    InferenceConnection,
+    Reconnector,
+    RetryPolicy,
+    reconnect,
+)
 from agent_conn.gateway import (
     CloseWith,
     Connection,
@@ -53,14 +61,29 @@ async def client(loop_reports: list[dict[str, Any]]) -> AsyncIterator[aiohttp.Cl
         yield session
 
 
-def stt(client: aiohttp.ClientSession, gateway: Gateway, rate: int = RATE) -> InferenceConnection:
+NEVER_AGAIN = RetryPolicy(classify=lambda _: False)
+
+
+def stt(
+    client: aiohttp.ClientSession,
+    gateway: Gateway,
+    rate: int = RATE,
+    retry: RetryPolicy = NEVER_AGAIN,
+) -> Reconnector:
     begin = partial(stt_pump.create_session, sample_rate=rate)
-    return InferenceConnection(client, gateway.url("/v1/stt?model=auto"), on_open=begin)
+    url = gateway.url("/v1/stt?model=auto")
+    return reconnect(partial(InferenceConnection, client, url, on_open=begin), retry=retry)
 
 
-def tts(client: aiohttp.ClientSession, gateway: Gateway, rate: int = RATE) -> InferenceConnection:
+def tts(
+    client: aiohttp.ClientSession,
+    gateway: Gateway,
+    rate: int = RATE,
+    retry: RetryPolicy = NEVER_AGAIN,
+) -> Reconnector:
     begin = partial(tts_pump.create_session, sample_rate=rate)
-    return InferenceConnection(client, gateway.url("/v1/tts?model=auto"), on_open=begin)
+    url = gateway.url("/v1/tts?model=auto")
+    return reconnect(partial(InferenceConnection, client, url, on_open=begin), retry=retry)
 
 
 class Silent:
@@ -96,16 +119,16 @@ async def test_transcripts_come_in_order_and_the_session_is_closed_in_order(
     client: aiohttp.ClientSession,
 ) -> None:
     seen: list[Connection] = []
-    heard: list[Transcript] = []
+    heard: list[Heard] = []
 
-    def hear(transcript: Transcript) -> None:
+    def hear(transcript: Heard) -> None:
         seen.extend(gateway.connections)
         heard.append(transcript)
 
     async with Gateway(ScriptedEngine(["one two three"])) as gateway:
-        connection = stt(client, gateway)
+        loop = stt(client, gateway)
         finals = await stt_pump.transcribe(
-            connection, duplex.once(HALF_SECOND), sample_rate=RATE, on_transcript=hear, speed=100
+            loop, duplex.once(HALF_SECOND), sample_rate=RATE, on_transcript=hear, speed=100
         )
         await gateway.wait_idle()
         # session.create, ten chunks of 50 ms, session.finalize, session.close
@@ -118,8 +141,7 @@ async def test_transcripts_come_in_order_and_the_session_is_closed_in_order(
         ("one two three", False),
         ("one two three", True),
     ]
-    assert connection.loss is None
-    assert connection.record.close_code == 1000
+    assert loop.statistics.lost == 0
 
 
 async def test_a_transcript_that_comes_only_as_the_session_closes_is_not_lost(
@@ -151,7 +173,9 @@ async def test_audio_is_sent_no_faster_than_it_is_spoken(client: aiohttp.ClientS
 
 
 @pytest.mark.parametrize("fault", LOSSES, ids=repr)
-async def test_a_loss_while_hearing_is_raised(client: aiohttp.ClientSession, fault: Fault) -> None:
+async def test_a_final_loss_while_hearing_is_raised(
+    client: aiohttp.ClientSession, fault: Fault
+) -> None:
     async with Gateway(ScriptedEngine()) as gateway:
         audio = AudioPipe(RATE)
         audio.put(HALF_SECOND)
@@ -167,7 +191,7 @@ async def test_a_loss_while_hearing_is_raised(client: aiohttp.ClientSession, fau
         await gateway.wait_idle()
 
 
-async def test_a_loss_before_the_session_is_closed_is_raised(
+async def test_a_final_loss_before_the_session_is_closed_is_raised(
     client: aiohttp.ClientSession,
 ) -> None:
     class Lost(Silent):
@@ -187,6 +211,98 @@ async def test_a_loss_before_the_session_is_closed_is_raised(
                 on_transcript=lambda _: None,
                 speed=100,
             )
+
+
+class Counting:
+    """Hears the chunks of 50 ms by the number in each; every ten give a final."""
+
+    def __init__(self) -> None:
+        self.heard: list[int] = []
+        self.told = 0
+
+    def recognizer(self, sample_rate: int, language: str | None = None) -> Counting:
+        return Counting()
+
+    async def feed(self, pcm: bytes) -> list[Transcript]:
+        self.heard.append(pcm[0])
+        if len(self.heard) - self.told == 10:
+            return await self.finalize()
+        return [Transcript(str(pcm[0]), False, self.told * 0.05, 0.05)]
+
+    async def finalize(self) -> list[Transcript]:
+        chunks, start = self.heard[self.told :], self.told * 0.05
+        self.told = len(self.heard)
+        text = " ".join(map(str, chunks))
+        return [Transcript(text, True, start, len(chunks) * 0.05)] if chunks else []
+
+    async def aclose(self) -> None:
+        pass
+
+    async def synthesize(
+        self, text: str, sample_rate: int, *, voice: str | None = None, language: str | None = None
+    ) -> AsyncGenerator[SpokenAudio, None]:
+        raise NotImplementedError
+        yield
+
+
+@pytest.mark.parametrize("fault", LOSSES, ids=repr)
+async def test_over_losses_every_chunk_is_transcribed_once_and_repetitions_are_marked(
+    client: aiohttp.ClientSession, fault: Fault
+) -> None:
+    chunks = b"".join(bytes([number]) * (RATE // 10) for number in range(45))
+    strikes = {7, 23, 38}
+    repeated: list[str] = []
+
+    def hear(heard: Heard) -> None:
+        if heard.repeated:
+            repeated.append(heard.text)
+        numbers = {int(number) for number in heard.text.split()}
+        if not heard.final and (due := strikes & numbers):
+            strikes.difference_update(due)
+            gateway.connections[-1].inject(fault)
+
+    async with Gateway(Counting()) as gateway:
+        loop = stt(client, gateway, retry=RetryPolicy(initial=0.01))
+        finals = await stt_pump.transcribe(
+            loop, duplex.once(chunks), sample_rate=RATE, on_transcript=hear, speed=20
+        )
+        await gateway.wait_idle()
+    assert strikes == set()
+    assert loop.statistics.opened == 4
+    assert " ".join(finals) == " ".join(map(str, range(45)))
+    assert repeated
+
+
+@pytest.mark.parametrize("fault", LOSSES, ids=repr)
+async def test_over_a_loss_speech_goes_on_with_the_sentence_that_was_not_finished(
+    client: aiohttp.ClientSession, fault: Fault
+) -> None:
+    spoken: list[str] = []
+
+    class Losing(Silent):
+        async def synthesize(
+            self,
+            text: str,
+            sample_rate: int,
+            *,
+            voice: str | None = None,
+            language: str | None = None,
+        ) -> AsyncGenerator[SpokenAudio, None]:
+            spoken.append(text)
+            yield SpokenAudio(bytes(320))
+            if spoken == ["One.", "Two."]:
+                gateway.connections[-1].inject(fault)
+                await asyncio.Event().wait()
+
+    async def sentences() -> AsyncIterator[str]:
+        for sentence in ("One.", "Two.", "Three."):
+            yield sentence
+
+    async with Gateway(Losing()) as gateway:
+        loop = tts(client, gateway, retry=RetryPolicy())
+        await tts_pump.speak(loop, sentences(), on_audio=lambda _: None)
+        await gateway.wait_idle()
+    assert spoken == ["One.", "Two.", "Two.", "Three."]
 
 
 async def test_an_error_message_while_hearing_is_raised(client: aiohttp.ClientSession) -> None:
@@ -249,19 +365,21 @@ async def test_sentences_are_spoken_and_the_session_is_closed_in_order(
         pcm.extend(audio)
 
     async with Gateway(ScriptedEngine()) as gateway:
-        connection = tts(client, gateway)
-        await tts_pump.speak(connection, sentences(), on_audio=play)
+        loop = tts(client, gateway)
+        await tts_pump.speak(loop, sentences(), on_audio=play)
         await gateway.wait_idle()
-        # session.create, two texts, session.flush, session.close
-        assert seen[0].messages_received == 5
+        # session.create, two texts with their session.flush, session.close
+        assert seen[0].messages_received == 6
         assert seen[0].close_code == 1000
-    # The scripted engine speaks 60 ms for each character of "One. Two. ".
-    assert len(pcm) / 2 / RATE == pytest.approx(0.6)
-    assert connection.loss is None
+    # The scripted engine speaks 60 ms for each character of "One." and "Two.".
+    assert len(pcm) / 2 / RATE == pytest.approx(0.48)
+    assert loop.statistics.lost == 0
 
 
 @pytest.mark.parametrize("fault", LOSSES, ids=repr)
-async def test_a_loss_while_speaking_is_raised(client: aiohttp.ClientSession, fault: Fault) -> None:
+async def test_a_final_loss_while_speaking_is_raised(
+    client: aiohttp.ClientSession, fault: Fault
+) -> None:
     async with Gateway(Silent()) as gateway:
         gateway.inject(fault)
         with pytest.raises(ConnectionLost):
@@ -498,7 +616,7 @@ async def test_one_pump_speaks_into_a_file_and_the_other_transcribes_it(
         spoken = await run("tts_pump.py", *at(gateway), "--say", "Hello", "--wav", str(recording))
         heard = await run("stt_pump.py", *at(gateway), "--wav", str(recording))
     assert (spoken.status, spoken.err) == (0, "")
-    assert "0.36 s of speech" in spoken.out
+    assert "0.30 s of speech" in spoken.out
     assert (heard.status, heard.err) == (0, "")
     assert heard.out.splitlines() == ["(so)", "(so it)", "(so it is)", "so it is"]
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import traceback
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from canary import COOKIE, ECHO, QUERY, TOKEN, WORKER_TOKEN, assert_clean, told_by
 from support import Line
 
-import agent_conn
 from agent_conn import (
     AgentConnError,
     AgentIdentity,
@@ -42,14 +39,6 @@ from agent_conn.gateway import (
     UnaskedSubprotocol,
 )
 
-OURS = str(Path(agent_conn.__file__).parent)
-TESTS = str(Path(__file__).parents[1])
-TOKEN = "canary-token-4711"
-WORKER_TOKEN = "canary-worker-4712"
-COOKIE = "canary-cookie-4713"
-QUERY = "canary-query-4714"
-ECHO = f'{{"you sent": "{TOKEN} {WORKER_TOKEN} session={COOKIE} key={QUERY}"}}'.encode()
-
 FAULTS: list[Fault] = [
     StallAtTLS(),
     StallInHandshake(),
@@ -70,32 +59,6 @@ FAULTS: list[Fault] = [
     IgnoreClose(),
     StopReading(),
 ]
-
-
-def told_by(error: BaseException) -> Iterator[str]:
-    """Everything that a logger could make of ``error`` and what it is chained to."""
-    for link in _chain(error):
-        yield str(link)
-        yield repr(link)
-        yield repr(link.args)
-        yield repr(vars(link))
-        for frame in traceback.TracebackException.from_exception(link, capture_locals=True).stack:
-            caller_is_us = frame.filename.startswith(TESTS)
-            # A cancellation keeps its frames, aiohttp's among them; our errors have ours alone.
-            if frame.filename.startswith(OURS) or isinstance(error, AgentConnError):
-                yield f"{frame.name}: {'' if caller_is_us else frame.locals}"
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def assert_clean(texts: Iterator[str] | list[str]) -> None:
-    for text in texts:
-        for canary in (TOKEN, WORKER_TOKEN, COOKIE, QUERY):
-            assert canary not in text
 
 
 class Ear:
