@@ -117,7 +117,7 @@ def names_caller(
 
     Ids of two callers on one request would be wrong for both.
     """
-    return all(headers.get(name, id) == id for name, id in identity.headers(names).items())
+    return all(headers.get(name, own) == own for name, own in identity.headers(names).items())
 
 
 def _check_origins(origins: object) -> frozenset[tuple[bool, str | None, int | None]]:

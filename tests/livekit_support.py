@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import itertools
-import os
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from types import SimpleNamespace
-from typing import Any
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Self
 from unittest.mock import patch
 
 import jwt
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 from livekit import rtc
-from livekit.agents import JobContext
-from livekit.agents.testing import fake_job_context
-from livekit.rtc import participant as participant_module
-from livekit.rtc import room as room_module
 
-ffi, protocol = room_module.proto_ffi, room_module.proto_room
+CREDENTIALS: dict[str, Any] = {
+    "api_key": "key",
+    "api_secret": "a secret that is long enough for HS256",
+}
+
+# Names of these modules that LiveKit's own code imports, and exports to nobody.
+room_module: Any = importlib.import_module("livekit.rtc.room")
+participant_module: Any = importlib.import_module("livekit.rtc.participant")
+livekit_headers: Any = importlib.import_module("livekit.agents.inference.stt").get_inference_headers
+ffi = room_module.proto_ffi
 
 
 class NativeSide:
@@ -139,3 +145,45 @@ class _Handle:
 
     def dispose(self) -> None:
         self.disposed = True
+
+
+class ControlServer:
+    """Gates that jobs wait at, and what they report in the end."""
+
+    def __init__(self) -> None:
+        self._gates: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self._reports: dict[str, asyncio.Future[Any]] = {}
+        app = web.Application()
+        app.router.add_get("/gate/{name:.+}", self._wait)
+        app.router.add_post("/report/{room}", self._take)
+        self._server = TestServer(app)
+
+    async def __aenter__(self) -> Self:
+        await self._server.start_server()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._server.close()
+
+    @property
+    def url(self) -> str:
+        return str(self._server.make_url("")).rstrip("/")
+
+    def open(self, name: str) -> None:
+        self._gates[name].set()
+
+    async def report(self, room: str) -> Any:
+        """What the job in ``room`` reports; waits for it."""
+        async with asyncio.timeout(30):
+            return await self._report(room)
+
+    def _report(self, room: str) -> asyncio.Future[Any]:
+        return self._reports.setdefault(room, asyncio.get_running_loop().create_future())
+
+    async def _wait(self, request: web.Request) -> web.Response:
+        await self._gates[request.match_info["name"]].wait()
+        return web.Response()
+
+    async def _take(self, request: web.Request) -> web.Response:
+        self._report(request.match_info["room"]).set_result(await request.json())
+        return web.Response()

@@ -130,24 +130,28 @@ def inference_connection(
         _endpoint(base_url, path, model),
         identity=job_identity(job) if job is not None else None,
         room_connected=room_connected(job.room) if job is not None else None,
-        connect_wait=0 if job is not None and is_fake(job) else connect_wait,
+        connect_wait=0 if is_fake(job) else connect_wait,
         token=token if token is not None else inference_token(api_key, api_secret),
         headers=request_headers(job, inference_class, headers or {}),
         **options,
     )
 
 
-def is_fake(job: JobContext) -> bool:
+def is_fake(job: object) -> bool:
     """Whether ``job`` is a console's or a test's, whose room nobody connects."""
     return isinstance(job, JobContext) and job.is_fake_job()
 
 
 def _endpoint(base_url: str | None, path: str, model: str) -> URL:
     base = check_url(base_url if base_url is not None else default_base_url(), "base_url")
-    for name, value in (("path", path), ("model", model)):
-        if not isinstance(value, str) or not value.strip("/ "):
-            raise ConfigurationError(f"{name} is no text, or blank")
+    _check_text("path", path)
+    _check_text("model", model)
     return base.joinpath(*path.strip("/").split("/")).with_query(model=model)
+
+
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str) or not value.strip("/ "):
+        raise ConfigurationError(f"{name} is no text, or blank")
 
 
 def _job_session() -> aiohttp.ClientSession:

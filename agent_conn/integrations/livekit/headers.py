@@ -41,7 +41,9 @@ def get_inference_headers(*, inference_class: str | None = None) -> dict[str, st
 
 
 def attributed_headers(ctx: JobContext | None = None) -> dict[str, str]:
-    """Headers for ``inference.LLM``, which takes no client of the caller's in 1.8.9::
+    """Headers for ``inference.LLM``, which takes no client of the caller's in 1.8.9.
+
+    ::
 
         inference.LLM(model, extra_kwargs={"extra_headers": attributed_headers()})
 
@@ -104,7 +106,7 @@ class _AttributedHeaders(dict[str, str]):
         super().__init__()
         self._identity = job_identity(job) if job is not None else AgentIdentity
 
-    def update(self, *args: Any, **kwargs: Any) -> None:
+    def update(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  (as a dict's)
         """Take what LiveKit knows of this request, and forget what it knew of the last."""
         for name in DEFAULT_HEADER_NAMES.all():
             self.pop(name, None)

@@ -35,8 +35,8 @@ def attributed_session(
 
     ::
 
-        http_session = attributed_session()
-        stt, tts = inference.STT(http_session=http_session), inference.TTS(http_session=http_session)
+        session = attributed_session()
+        stt, tts = inference.STT(http_session=session), inference.TTS(http_session=session)
 
     A dial to the gateway waits for the job's room, then carries every id that is known. One
     that a pool keeps, as ``inference.TTS`` does, and that went out without the agent's id, is
@@ -64,7 +64,7 @@ def attributed_session(
         default_base_url() if origins is None else origins,
         identity=identity,
         room_connected=room,
-        connect_wait=0 if job is not None and is_fake(job) else connect_wait,
+        connect_wait=0 if is_fake(job) else connect_wait,
     )
     pools = PoolRefresher(attribution, identity, room) if room is not None else None
     session = AttributedSession(attribution, pools, _livekit_session(), _proxy(job))
