@@ -21,6 +21,7 @@ from agent_conn.errors import (
 )
 from agent_conn.identity import AgentIdentity, AttributionLevel, HeaderNames
 from agent_conn.lifecycle import TRANSITIONS, ConnectionState, Ending, Transition
+from agent_conn.middleware import AttributionMiddleware
 from agent_conn.readiness import RoomConnected, WaitOutcome
 from agent_conn.record import ConnectionObserver, ConnectionRecord, StateChanged
 from agent_conn.sources import IdentitySource, TokenSource
@@ -34,6 +35,7 @@ __all__ = [
     "AgentConnError",
     "AgentIdentity",
     "AttributionLevel",
+    "AttributionMiddleware",
     "AttributionUnavailable",
     "ConfigurationError",
     "ConnectError",
