@@ -1,4 +1,4 @@
-"""A local chat-completions route, which streams one word and keeps the headers it got."""
+"""A local chat-completions route, which says one word and keeps the headers it got."""
 
 from __future__ import annotations
 
@@ -47,7 +47,10 @@ class ChatServer:
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(request)
-        await request.read()
+        if not (await request.json()).get("stream"):
+            message = {"role": "assistant", "content": "hello"}
+            choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
+            return web.json_response({**_CHUNK, "object": "chat.completion", "choices": choices})
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         for delta, reason in (({"role": "assistant", "content": "hello"}, None), ({}, "stop")):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import importlib
 import itertools
+import tempfile
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Self
 from unittest.mock import patch
 
@@ -16,6 +17,8 @@ import jwt
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from livekit import rtc
+from livekit.agents import JobContext
+from livekit.agents.testing import fake_job_context
 
 CREDENTIALS: dict[str, Any] = {
     "api_key": "key",
@@ -26,7 +29,29 @@ CREDENTIALS: dict[str, Any] = {
 room_module: Any = importlib.import_module("livekit.rtc.room")
 participant_module: Any = importlib.import_module("livekit.rtc.participant")
 livekit_headers: Any = importlib.import_module("livekit.agents.inference.stt").get_inference_headers
+mock_room: Any = importlib.import_module("livekit.agents.ipc.mock_room").create_mock_room
 ffi = room_module.proto_ffi
+
+
+@contextmanager
+def fake_job(room: Any = None, job_id: str = "AJ_1") -> Iterator[JobContext]:
+    """A real ``JobContext``, which is fake by its own account, around the code within."""
+    with ExitStack() as stack:
+        # Nothing would remove the directory that a context makes, outside a worker.
+        with patch.object(tempfile, "TemporaryDirectory", _NoDirectory):
+            ctx = stack.enter_context(fake_job_context(room=room, job_id=job_id))
+        yield ctx
+
+
+@contextmanager
+def job(room: Any = None, job_id: str = "AJ_1") -> Iterator[JobContext]:
+    """As ``fake_job``, by its own account of a worker."""
+    with fake_job(room, job_id) as ctx, patch.object(ctx, "is_fake_job", lambda: False):
+        yield ctx
+
+
+class _NoDirectory:
+    name = "/nowhere"
 
 
 class NativeSide:
