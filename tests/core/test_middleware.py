@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -188,9 +189,9 @@ async def test_what_could_not_use_a_parked_connection_waits_without_one(
     gateway: Gateway, room: Room, case: str
 ) -> None:
     connector = aiohttp.TCPConnector(force_close=case == "force_close")
+    method = "POST" if case == "post" else "GET"
     async with attributed(gateway, room, connector, connect_wait=0.05) as (session, middleware):
-        async with session.request("POST" if case == "post" else "GET", gateway.base_url):
-            pass
+        (await session.request(method, gateway.base_url)).close()
     (record,) = middleware.records
     assert (record.pre_dial, record.wait_outcome) == (None, WaitOutcome.TIMED_OUT)
     assert gateway.accepted == 1
@@ -221,12 +222,15 @@ async def test_other_header_names_are_used(room: Room, loop_reports: list[Any]) 
         assert gateway.handshakes[0].session_id
 
 
-def test_the_latest_records_are_kept() -> None:
+def test_the_latest_records_are_kept(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="agent_conn")
     attribution = RequestAttribution("https://host", identity=AGENT)
     for number in range(MAX_RECORDS + 2):
         attribution.keep(ConnectionRecord(session_id=str(number)))
     assert len(attribution.records) == MAX_RECORDS
     assert attribution.records[0].session_id == "2"
+    assert caplog.records[-1].message == "request_attributed"
+    assert vars(caplog.records[-1])["attribution"] == "NONE"
 
 
 @pytest.mark.parametrize(

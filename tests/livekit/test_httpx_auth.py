@@ -9,10 +9,12 @@ from typing import Any, Literal
 import pytest
 
 pytest.importorskip("httpx", exc_type=ImportError)
-httpx2: Any = pytest.importorskip("httpx2", exc_type=ImportError)
-openai: Any = pytest.importorskip("openai", exc_type=ImportError)
+pytest.importorskip("httpx2", exc_type=ImportError)
+pytest.importorskip("openai", exc_type=ImportError)
 
 import httpx
+import httpx2
+import openai
 from livekit_chat import ChatServer
 from support import Room
 

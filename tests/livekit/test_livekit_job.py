@@ -41,7 +41,7 @@ async def connected_room(native: NativeSide, name: str) -> AsyncIterator[rtc.Roo
     await room.disconnect()
 
 
-async def seen_by(room: rtc.Room, event: str, act: Callable[[], object]) -> None:
+async def seen_by(room: rtc.Room, event: Any, act: Callable[[], object]) -> None:
     """Return once ``room`` has emitted ``event`` after ``act``."""
     emitted = asyncio.Event()
     room.once(event, lambda *_: emitted.set())
@@ -91,13 +91,17 @@ async def test_threads_executors_and_tasks_made_elsewhere_know_the_job(native: N
             loop = asyncio.get_running_loop()
             assert await loop.run_in_executor(None, read) == expected
             assert await loop.run_in_executor(None, job_identity()) == expected
-            assert await loop.run_in_executor(None, lambda: job_identity()()) == AgentIdentity()
+            assert await loop.run_in_executor(None, _read_there) == AgentIdentity()
         found: list[AgentIdentity] = []
         thread = threading.Thread(target=lambda: found.append(read()))
         thread.start()
         await asyncio.to_thread(thread.join)
         work.put_nowait(read)
         assert [*found, await before, read()] == [expected] * 3
+
+
+def _read_there() -> AgentIdentity:
+    return job_identity()()
 
 
 async def test_two_jobs_at_once_are_each_read_as_themselves(native: NativeSide) -> None:
