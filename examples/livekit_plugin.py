@@ -15,11 +15,9 @@ from duplex import GatewayError, converse, receive
 from livekit import rtc
 from livekit.agents import (
     DEFAULT_API_CONNECT_OPTIONS,
-    NOT_GIVEN,
     APIConnectOptions,
     APIError,
     LanguageCode,
-    NotGivenOr,
     stt,
     utils,
 )
@@ -47,21 +45,12 @@ class GatewaySTT(stt.STT[Any]):
         self.options = {"model": model, **options}
 
     def stream(
-        self,
-        *,
-        language: NotGivenOr[str] = NOT_GIVEN,  # noqa: ARG002  (the gateway finds it out)
-        conn_options: APIConnectOptions = DEFAULT_API_CONNECT_OPTIONS,
+        self, *, conn_options: APIConnectOptions = DEFAULT_API_CONNECT_OPTIONS, **_: object
     ) -> GatewayStream:
         """Begin to listen."""
         return GatewayStream(stt=self, conn_options=conn_options, sample_rate=SAMPLE_RATE)
 
-    async def _recognize_impl(
-        self,
-        buffer: utils.AudioBuffer,
-        *,
-        language: NotGivenOr[str] = NOT_GIVEN,
-        conn_options: APIConnectOptions,
-    ) -> stt.SpeechEvent:
+    async def _recognize_impl(self, *_: object, **__: object) -> stt.SpeechEvent:
         raise NotImplementedError("the gateway hears streams alone")
 
 
