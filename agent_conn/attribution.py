@@ -17,7 +17,7 @@ from agent_conn.settings import check_caller, check_url, check_wait
 from agent_conn.sources import IdentitySource, read_identity
 
 MAX_RECORDS = 1024
-"""Records that are kept: a day of calls a minute apart fits, and memory stays bounded."""
+"""Records that are kept: a call has fewer dials, and memory stays bounded."""
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 """The statuses that HTTP clients follow, with every ``X-…`` header."""

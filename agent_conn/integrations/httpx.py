@@ -20,10 +20,10 @@ from agent_conn.sources import IdentitySource
 
 try:
     import httpx
-except ImportError as error:
+except ImportError as _error:
     raise ImportError(
         "agent_conn.integrations.httpx needs httpx: pip install 'agent-conn[httpx]'"
-    ) from error
+    ) from _error
 
 if TYPE_CHECKING:
     _Auth = httpx.Auth
@@ -178,6 +178,6 @@ def _refuse_redirect(event: str, info: Mapping[str, Any]) -> None:
     if not event.endswith(_ANSWERED):
         return
     # HTTP/1.1 tells (version, status, ...), HTTP/2 (status, ...).
-    status = next(part for part in info["return_value"] if isinstance(part, int))
+    status = next((part for part in info["return_value"] if isinstance(part, int)), 0)
     if status in REDIRECTS:
         raise HandshakeInvalid(f"the gateway redirects ({status}), which is refused")

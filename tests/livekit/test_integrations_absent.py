@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 
@@ -35,6 +36,21 @@ def test_the_core_goes_without_and_the_integration_says_what_to_install(
     )
     assert told.stderr == ""
     assert f"pip install 'agent-conn[{extra}]'" in told.stdout
+
+
+@pytest.mark.parametrize("module", ["livekit", "httpx"])
+def test_a_package_that_fails_to_import_is_told_as_the_cause(
+    monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    pytest.importorskip(f"agent_conn.integrations.{module}", exc_type=ImportError)
+    path = sys.modules[f"agent_conn.integrations.{module}"].__file__
+    spec = importlib.util.spec_from_file_location("imported_again", path)
+    assert spec is not None
+    assert spec.loader is not None
+    monkeypatch.setitem(sys.modules, {"livekit": "livekit.api"}.get(module, module), None)
+    with pytest.raises(ImportError, match="pip install") as failed:
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    assert isinstance(failed.value.__cause__, ImportError)
 
 
 def test_the_httpx_auth_goes_without_httpx2() -> None:

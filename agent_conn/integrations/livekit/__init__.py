@@ -11,10 +11,10 @@
 try:
     import livekit.agents
     import livekit.api  # noqa: F401  (asked for here, to say what is missing)
-except ImportError as error:
+except ImportError as _error:
     raise ImportError(
         "agent_conn.integrations.livekit needs LiveKit Agents: pip install 'agent-conn[livekit]'"
-    ) from error
+    ) from _error
 
 from agent_conn.integrations.livekit.errors import to_api_error
 from agent_conn.integrations.livekit.gateway import (
