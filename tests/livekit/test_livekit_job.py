@@ -183,8 +183,9 @@ async def test_a_room_that_disconnects_goes_on_being_waited_for(native: NativeSi
         await seen_by(room, "disconnected", lambda: native.disconnect(handle))
         waiting = asyncio.create_task(wait_for_room(ready, 5))
         # A change that connects nothing.
-        room.emit("connection_state_changed", room.connection_state)
-        await asyncio.sleep(0)
+        for _ in range(20):
+            room.emit("connection_state_changed", room.connection_state)
+            await asyncio.sleep(0)
         assert not waiting.done()
         await room.connect("ws://unused", "two")
         assert await waiting is WaitOutcome.CONNECTED
@@ -241,12 +242,14 @@ async def test_a_room_of_another_threads_loop_can_be_waited_for(native: NativeSi
 
     room = Watched()
     ready = room_connected(room)
-    waiting = asyncio.create_task(asyncio.to_thread(asyncio.run, wait_for_room(ready, 5)))
+    waiting = asyncio.create_task(asyncio.to_thread(asyncio.run, wait_for_room(ready, 8)))
     await subscribed.wait()
+    connected_at = loop.time()
     connecting = asyncio.create_task(room.connect("ws://unused", "one"))
     await asyncio.sleep(0)
     native.release()
     assert await waiting is WaitOutcome.CONNECTED
+    assert loop.time() - connected_at < 4
     await connecting
     await room.disconnect()
 
