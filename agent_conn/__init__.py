@@ -22,6 +22,7 @@ from agent_conn.errors import (
 )
 from agent_conn.identity import AgentIdentity, AttributionLevel, HeaderNames
 from agent_conn.lifecycle import TRANSITIONS, ConnectionState, Ending, Transition
+from agent_conn.middleware import AttributionMiddleware
 from agent_conn.readiness import RoomConnected, WaitOutcome
 from agent_conn.reconnect import (
     DialFactory,
@@ -45,6 +46,7 @@ __all__ = [
     "AgentConnError",
     "AgentIdentity",
     "AttributionLevel",
+    "AttributionMiddleware",
     "AttributionUnavailable",
     "Classify",
     "ConfigurationError",

@@ -92,11 +92,16 @@ def _hand_to_guard(
     return guards[asyncio.current_task()](request, handler)
 
 
-async def _look(request: aiohttp.ClientRequest, _: Handler) -> aiohttp.ClientResponse:
+def request_proxy(request: aiohttp.ClientRequest) -> URL | None:
+    """The proxy that ``request`` goes through, with its user and password."""
     proxy, auth = request.proxy, request.proxy_auth
     if proxy is not None and auth is not None:
         proxy = proxy.with_user(auth.login).with_password(auth.password)
-    raise _ProxyFound(proxy)
+    return proxy
+
+
+async def _look(request: aiohttp.ClientRequest, _: Handler) -> aiohttp.ClientResponse:
+    raise _ProxyFound(request_proxy(request))
 
 
 class _ProxyFound(Exception):

@@ -116,20 +116,29 @@ def check_sources(
     """
     if not isinstance(session, aiohttp.ClientSession):
         raise ConfigurationError("session is no aiohttp.ClientSession")
-    if not (identity is None or isinstance(identity, AgentIdentity) or callable(identity)):
-        raise ConfigurationError("identity is neither an AgentIdentity nor a callable")
-    if not (room_connected is None or isinstance(room_connected, RoomConnected)):
-        raise ConfigurationError("room_connected has no is_set() and wait()")
+    check_caller(identity, room_connected, header_names)
     if not (token is None or callable(token) or is_token(token)):
         raise ConfigurationError("token is no callable and no str that can stand in a header")
     if not isinstance(require, AttributionLevel):
         raise ConfigurationError("require is no AttributionLevel")
-    if not isinstance(header_names, HeaderNames):
-        raise ConfigurationError("header_names is no HeaderNames")
     if not (on_open is None or callable(on_open)):
         raise ConfigurationError("on_open is not callable")
     if not (observer is None or callable(observer)):
         raise ConfigurationError("observer is not callable")
+
+
+def check_caller(identity: object, room_connected: object, header_names: object) -> None:
+    """Check the arguments that tell who calls.
+
+    Raises:
+        ConfigurationError: one is of the wrong kind.
+    """
+    if not (identity is None or isinstance(identity, AgentIdentity) or callable(identity)):
+        raise ConfigurationError("identity is neither an AgentIdentity nor a callable")
+    if not (room_connected is None or isinstance(room_connected, RoomConnected)):
+        raise ConfigurationError("room_connected has no is_set() and wait()")
+    if not isinstance(header_names, HeaderNames):
+        raise ConfigurationError("header_names is no HeaderNames")
 
 
 def check_wait(seconds: object) -> float | None:
@@ -141,19 +150,19 @@ def check_wait(seconds: object) -> float | None:
     return None if seconds is None else check_seconds("connect_wait", seconds, zero=True)
 
 
-def check_url(url: str | URL) -> URL:
+def check_url(url: str | URL, name: str = "url") -> URL:
     """``url`` parsed: absolute, ``ws``, ``wss``, ``http`` or ``https``, no user in it.
 
     Raises:
-        ConfigurationError: it is anything else.
+        ConfigurationError: it is anything else; the message has ``name``.
     """
-    parsed = _parse("url", url)
+    parsed = _parse(name, url)
     if parsed.scheme not in _SCHEMES:
-        raise ConfigurationError("url has a scheme that is not ws, wss, http or https")
+        raise ConfigurationError(f"{name} has a scheme that is not ws, wss, http or https")
     if not parsed.host:
-        raise ConfigurationError("url has no host")
+        raise ConfigurationError(f"{name} has no host")
     if parsed.user is not None or parsed.password is not None:
-        raise ConfigurationError("url holds a user or password; pass token= instead")
+        raise ConfigurationError(f"{name} holds a user or password; pass token= instead")
     return parsed
 
 

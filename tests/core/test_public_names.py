@@ -8,6 +8,7 @@ import sys
 import agent_conn
 
 CORE = [
+    "attribution",
     "closing",
     "connection",
     "dialer",
@@ -15,6 +16,7 @@ CORE = [
     "failures",
     "identity",
     "lifecycle",
+    "middleware",
     "own_session",
     "pre_dial",
     "readiness",
@@ -31,6 +33,7 @@ def test_the_package_offers_these_names() -> None:
             "AgentConnError",
             "AgentIdentity",
             "AttributionLevel",
+            "AttributionMiddleware",
             "AttributionUnavailable",
             "Classify",
             "ConfigurationError",

@@ -1,0 +1,1 @@
+"""Outside packages, each in a module of its own that imports it."""

@@ -1,0 +1,166 @@
+"""Connections to LiveKit's inference gateway, as LiveKit itself would open them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from typing import TypedDict, Unpack
+
+import aiohttp
+from livekit import api
+from livekit.agents import JobContext
+from livekit.agents.utils import http_context
+from yarl import URL
+
+from agent_conn.connection import InferenceConnection, OpenHook
+from agent_conn.errors import ConfigurationError
+from agent_conn.identity import AttributionLevel
+from agent_conn.integrations.livekit.headers import request_headers
+from agent_conn.integrations.livekit.job import find_job, job_identity, room_connected
+from agent_conn.record import ConnectionObserver
+from agent_conn.settings import TlsSetting, check_seconds, check_url
+from agent_conn.sources import TokenSource
+
+_GATEWAY = "https://agent-gateway.livekit.cloud/v1"
+_STAGING_GATEWAY = "https://agent-gateway.staging.livekit.cloud/v1"
+
+
+class ConnectionOptions(TypedDict, total=False):
+    """What ``inference_connection`` hands on to ``InferenceConnection``, which says what it is."""
+
+    on_open: OpenHook | None
+    require: AttributionLevel
+    open_timeout: float
+    close_timeout: float
+    heartbeat: float | None
+    protocols: Iterable[str]
+    compress: bool
+    max_msg_size: int
+    ssl: TlsSetting
+    proxy: str | URL | None
+    allow_insecure: bool
+    observer: ConnectionObserver | None
+
+
+def default_base_url() -> str:
+    """The gateway that LiveKit would use: ``LIVEKIT_INFERENCE_URL``, or its cloud's."""
+    if url := os.environ.get("LIVEKIT_INFERENCE_URL"):
+        return url
+    staging = ".staging.livekit.cloud" in os.environ.get("LIVEKIT_URL", "")
+    return _STAGING_GATEWAY if staging else _GATEWAY
+
+
+def inference_token(
+    api_key: str | None = None, api_secret: str | None = None, ttl: float = 600.0
+) -> Callable[[], str]:
+    """What a connection takes as ``token=``: mints an inference token for each dial.
+
+    Args:
+        api_key: by default ``LIVEKIT_INFERENCE_API_KEY``, else ``LIVEKIT_API_KEY``.
+        api_secret: by default ``LIVEKIT_INFERENCE_API_SECRET``, else ``LIVEKIT_API_SECRET``.
+        ttl: seconds that a token is good for.
+
+    Raises:
+        ConfigurationError: there is no key or no secret, or ``ttl`` is wrong.
+    """
+    check_seconds("ttl", ttl)
+    key = api_key or _from_environment("API_KEY")
+    secret = api_secret or _from_environment("API_SECRET")
+    missing = "api_key" if not key else "api_secret" if not secret else None
+    if missing is not None:
+        # Some loggers show the locals of a traceback's frames.
+        del api_key, api_secret, key, secret
+        name = missing.upper()
+        raise ConfigurationError(
+            f"{missing} is missing: pass {missing}=, or set LIVEKIT_INFERENCE_{name} "
+            f"or LIVEKIT_{name} in the environment"
+        )
+
+    def mint() -> str:
+        token = api.AccessToken(key, secret).with_identity("agent")
+        token = token.with_inference_grants(api.InferenceGrants(perform=True))
+        return token.with_ttl(timedelta(seconds=ttl)).to_jwt()
+
+    return mint
+
+
+def inference_connection(
+    path: str,
+    *,
+    model: str,
+    ctx: JobContext | None = None,
+    session: aiohttp.ClientSession | None = None,
+    connect_wait: float | None = 2.0,
+    base_url: str | None = None,
+    token: TokenSource | None = None,
+    api_key: str | None = None,
+    api_secret: str | None = None,
+    inference_class: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    **options: Unpack[ConnectionOptions],
+) -> InferenceConnection:
+    """An ``InferenceConnection`` that is wired to a job: for plugins. Single use.
+
+    It waits for the job's room, sends the job's ids, and otherwise dials as LiveKit's own
+    classes do: their base URL, ``User-Agent``, token, worker token and the job's own
+    ``inference_headers``. Outside a job it needs ``session``, and sends no ids.
+
+    Args:
+        path: below the base URL, such as ``"stt"``.
+        model: goes into the query.
+        ctx: by default the job that this code runs in.
+        session: by default the one that LiveKit keeps for the job, with its proxy and TLS.
+        connect_wait: seconds to wait for the room; 0 only looks, None waits for ever. A fake
+            job is not waited for: nobody connects it.
+        base_url: by default ``LIVEKIT_INFERENCE_URL``, else LiveKit's gateway.
+        token: instead of what ``api_key`` and ``api_secret`` mint.
+        api_key: as for ``inference_token``.
+        api_secret: as for ``inference_token``.
+        inference_class: ``"priority"``, ``"standard"`` or ``"low"``.
+        headers: sent too; the job's ``inference_headers`` win over them.
+        options: handed on to ``InferenceConnection``.
+
+    Raises:
+        ConfigurationError: an argument is wrong, named in the message.
+    """
+    job = find_job(ctx)
+    return InferenceConnection(
+        session if session is not None else _job_session(),
+        _endpoint(base_url, path, model),
+        identity=job_identity(job) if job is not None else None,
+        room_connected=room_connected(job.room) if job is not None else None,
+        connect_wait=0 if is_fake(job) else connect_wait,
+        token=token if token is not None else inference_token(api_key, api_secret),
+        headers=request_headers(job, inference_class, headers or {}),
+        **options,
+    )
+
+
+def is_fake(job: object) -> bool:
+    """Whether ``job`` is a console's or a test's, whose room nobody connects."""
+    return isinstance(job, JobContext) and job.is_fake_job()
+
+
+def _endpoint(base_url: str | None, path: str, model: str) -> URL:
+    base = check_url(base_url if base_url is not None else default_base_url(), "base_url")
+    _check_text("path", path)
+    _check_text("model", model)
+    return base.joinpath(*path.strip("/").split("/")).with_query(model=model)
+
+
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str) or not value.strip("/ "):
+        raise ConfigurationError(f"{name} is no text, or blank")
+
+
+def _job_session() -> aiohttp.ClientSession:
+    try:
+        return http_context.http_session()
+    except RuntimeError:
+        pass
+    raise ConfigurationError("session is needed outside a job: pass session=")
+
+
+def _from_environment(name: str) -> str:
+    return os.environ.get(f"LIVEKIT_INFERENCE_{name}", os.environ.get(f"LIVEKIT_{name}", ""))

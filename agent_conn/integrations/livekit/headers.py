@@ -1,0 +1,118 @@
+"""The headers that LiveKit puts on its own inference requests."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from livekit.agents import JobContext, utils
+from livekit.agents import __version__ as livekit_version
+
+from agent_conn.attribution import names_caller
+from agent_conn.errors import ConfigurationError
+from agent_conn.identity import DEFAULT_HEADER_NAMES, AgentIdentity
+from agent_conn.integrations.livekit.job import find_job, job_identity
+from agent_conn.settings import check_headers
+
+USER_AGENT = f"LiveKit Agents/{livekit_version} (python {platform.python_version()})"
+PRIORITY = "X-LiveKit-Inference-Priority"
+WORKER_TOKEN = "X-LiveKit-Worker-Token"  # noqa: S105  (a name, no secret)
+
+logger: logging.Logger = logging.getLogger("agent_conn")
+
+
+def get_inference_headers(*, inference_class: str | None = None) -> dict[str, str]:
+    """The headers of one inference request; LiveKit's function of this name, built on ours.
+
+    There is always a ``User-Agent``. In a job there are its ids too (the agent's once the room
+    is connected), a fresh session id, the worker's token where ``LIVEKIT_WORKER_TOKEN`` has
+    one, and the job's own ``inference_headers``. Those win over ``inference_class``, and never
+    over an id, whatever case they are spelled in.
+    """
+    job = find_job(None)
+    headers = request_headers(job, inference_class, {})
+    if job is not None:
+        headers.update(job_identity(job)().headers())
+        headers[DEFAULT_HEADER_NAMES.session_id] = utils.shortuuid("inference_")
+    return headers
+
+
+def attributed_headers(ctx: JobContext | None = None) -> dict[str, str]:
+    """Headers for ``inference.LLM``, which takes no client of the caller's in 1.8.9.
+
+    ::
+
+        inference.LLM(model, extra_kwargs={"extra_headers": attributed_headers()})
+
+    LiveKit updates this mapping before each request with what it knows in that task; the
+    mapping then adds the ids of the job that was settled here, which are lost in tasks made
+    outside the job. It does not wait.
+
+    Raises:
+        ConfigurationError: ``ctx`` is no job's context.
+    """
+    return _AttributedHeaders(find_job(ctx))
+
+
+def request_headers(
+    job: JobContext | None, inference_class: str | None, own: Mapping[str, str]
+) -> dict[str, str]:
+    """All headers of an inference request except its ids.
+
+    ``own`` are the caller's. A job's ``inference_headers`` win over them, since what a job says
+    of itself outranks what one model was set up with, but not over the names of the ids.
+    """
+    headers = {"User-Agent": USER_AGENT}
+    if inference_class:
+        headers[PRIORITY] = inference_class
+    if job is not None and (worker_token := os.environ.get("LIVEKIT_WORKER_TOKEN")):
+        headers[WORKER_TOKEN] = worker_token
+    return _merged(_merged(headers, own), _job_headers(job))
+
+
+def _job_headers(job: JobContext | None) -> dict[str, str]:
+    if job is None:
+        return {}
+    try:
+        given = dict(job.inference_headers)
+    except Exception as error:
+        # A double of a job has none, and a header is not worth a call.
+        logger.debug("inference_headers_failed", extra={"error": type(error).__name__})
+        return {}
+    reserved = (*DEFAULT_HEADER_NAMES.all(), "Authorization")
+    return {name: value for name, value in given.items() if _fits(name, value, reserved)}
+
+
+def _fits(name: str, value: str, reserved: Iterable[str]) -> bool:
+    try:
+        check_headers({name: value}, reserved)
+    except ConfigurationError:
+        logger.warning("inference_header_ignored", extra={"header": name})
+        return False
+    return True
+
+
+def _merged(headers: Mapping[str, str], winning: Mapping[str, str]) -> dict[str, str]:
+    taken = {name.lower() for name in winning}
+    kept = {name: value for name, value in headers.items() if name.lower() not in taken}
+    return {**kept, **winning}
+
+
+class _AttributedHeaders(dict[str, str]):
+    def __init__(self, job: JobContext | None) -> None:
+        super().__init__()
+        self._identity = job_identity(job) if job is not None else AgentIdentity
+
+    def update(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  (as a dict's)
+        """Take what LiveKit knows of this request, and forget what it knew of the last."""
+        for name in DEFAULT_HEADER_NAMES.all():
+            self.pop(name, None)
+        super().update(*args, **kwargs)
+        known = self._identity()
+        if names_caller(self, known):
+            super().update(known.headers())
+        if known.level:
+            self.setdefault(DEFAULT_HEADER_NAMES.session_id, utils.shortuuid("inference_"))

@@ -1,0 +1,95 @@
+"""A job's ids, and when its room is connected."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from livekit import rtc
+from livekit.agents import JobContext
+from livekit.agents import job as livekit_job
+
+from agent_conn.errors import ConfigurationError
+from agent_conn.identity import AgentIdentity
+from agent_conn.readiness import RoomConnected
+
+
+def find_job(ctx: JobContext | None) -> JobContext | None:
+    """``ctx``, or the job that this code runs in, or None outside one.
+
+    Raises:
+        ConfigurationError: ``ctx`` is no job's context.
+    """
+    if ctx is None:
+        try:
+            return livekit_job.get_job_context()
+        except RuntimeError:
+            return None
+    if not (hasattr(ctx, "job") and hasattr(ctx, "room")):
+        raise ConfigurationError("ctx is no JobContext")
+    return ctx
+
+
+def job_identity(ctx: JobContext | None = None) -> Callable[[], AgentIdentity]:
+    """What a connection takes as ``identity=``: reads a job's ids anew at each call.
+
+    The job is settled now: that of ``ctx``, or else the one this code runs in. So the callable
+    knows it in threads, executors and tasks made elsewhere, where LiveKit's own context does
+    not reach. The participant's sid is read only while the room is connected, since reading it
+    earlier raises. Each id stands for itself: one that cannot be had costs no other. Outside a
+    job there is none.
+
+    Raises:
+        ConfigurationError: ``ctx`` is no job's context.
+    """
+    job = find_job(ctx)
+    if job is None:
+        return AgentIdentity
+
+    def read() -> AgentIdentity:
+        return AgentIdentity.best_effort(
+            job_id=lambda: job.job.id,
+            room_id=lambda: job.job.room.sid,
+            agent_id=lambda: job.agent.sid if job.room.isconnected() else None,
+        )
+
+    return read
+
+
+def room_connected(room: rtc.Room) -> RoomConnected:
+    """What a connection takes as ``room_connected=``, for a room of LiveKit's.
+
+    It looks at the room's state and waits for its changes. A room that disconnects meanwhile
+    goes on being waited for; a mock that says it is connected is. It never calls ``connect()``,
+    whose first caller's options win.
+
+    Raises:
+        ConfigurationError: ``room`` cannot tell whether it is connected.
+    """
+    if not callable(getattr(room, "isconnected", None)):
+        raise ConfigurationError("room is no rtc.Room: it has no isconnected()")
+    return _Room(room)
+
+
+class _Room:
+    def __init__(self, room: rtc.Room) -> None:
+        self._room = room
+
+    def is_set(self) -> bool:
+        return bool(self._room.isconnected())
+
+    async def wait(self) -> None:
+        changed, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def on_change() -> None:
+            # The room's loop may be another thread's.
+            loop.call_soon_threadsafe(changed.set)
+
+        # The event named "connected" never comes in livekit 1.1.21.
+        self._room.on("connection_state_changed", on_change)
+        try:
+            while not self.is_set():
+                await changed.wait()
+                changed.clear()
+        finally:
+            self._room.off("connection_state_changed", on_change)

@@ -1,0 +1,108 @@
+"""LiveKit's unmodified LLM, and openai's client, against a local chat-completions route."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, cast
+
+import pytest
+
+pytest.importorskip("livekit.agents", exc_type=ImportError)
+
+import httpx2
+from livekit import rtc
+from livekit.agents import inference, llm
+from livekit_chat import ChatServer
+from livekit_support import CREDENTIALS, NativeSide, fake_job
+from openai import AsyncClient
+
+from agent_conn import AgentIdentity, WaitOutcome
+from agent_conn.integrations.httpx import AttributionAuth
+from agent_conn.integrations.livekit import attributed_headers, job_identity, room_connected
+
+
+@pytest.fixture
+async def chat() -> AsyncIterator[ChatServer]:
+    async with ChatServer() as server:
+        yield server
+
+
+async def ask(model: inference.LLM) -> str:
+    context = llm.ChatContext.empty()
+    context.add_message(role="user", content="hi")
+    async with model.chat(chat_ctx=context) as stream:
+        return "".join([c.delta.content or "" async for c in stream if c.delta])
+
+
+def make_llm(chat: ChatServer, **options: Any) -> inference.LLM:
+    return inference.LLM("a/b", base_url=chat.base_url, **CREDENTIALS, **options)
+
+
+async def test_the_unmodified_llm_sends_the_agents_id(chat: ChatServer) -> None:
+    room = rtc.Room()
+    with NativeSide().installed(), fake_job(room) as ctx:
+        model = make_llm(chat, extra_kwargs={"extra_headers": attributed_headers()})
+        assert await ask(model) == "hello"
+        await room.connect("ws://unused", "one")
+        assert await ask(model) == "hello"
+        await model.aclose()
+        await room.disconnect()
+    room_id = ctx.job.room.sid
+    assert chat.identities == [
+        AgentIdentity("AJ_1", room_id),
+        AgentIdentity("AJ_1", room_id, "PA_one"),
+    ]
+    sessions = [request.headers["X-LiveKit-Session-ID"] for request in chat.requests]
+    assert len(set(sessions)) == 2
+    assert all(request.headers["User-Agent"].startswith("LiveKit") for request in chat.requests)
+
+
+async def test_in_a_task_made_before_the_job_the_line_alone_knows_it(chat: ChatServer) -> None:
+    work: asyncio.Queue[Callable[[], Coroutine[Any, Any, str]]] = asyncio.Queue()
+
+    async def worker() -> None:
+        for _ in range(2):
+            await (await work.get())()
+
+    before = asyncio.create_task(worker())
+    room = rtc.Room()
+    with NativeSide().installed():
+        await room.connect("ws://unused", "one")
+        with fake_job(room) as ctx:
+            attributed = make_llm(chat, extra_kwargs={"extra_headers": attributed_headers()})
+        alone = make_llm(chat)
+        work.put_nowait(lambda: ask(alone))
+        work.put_nowait(lambda: ask(attributed))
+        await before
+        await alone.aclose()
+        await attributed.aclose()
+        await room.disconnect()
+    own = AgentIdentity("AJ_1", ctx.job.room.sid, "PA_one")
+    assert chat.identities == [AgentIdentity(), own]
+    assert chat.requests[1].headers["X-LiveKit-Session-ID"].startswith("inference_")
+
+
+async def test_an_openai_client_of_a_plugin_waits_for_its_jobs_room(chat: ChatServer) -> None:
+    native, room = NativeSide(hold=True), rtc.Room()
+    with native.installed(), fake_job(room) as ctx:
+        auth = AttributionAuth(
+            chat.base_url,
+            identity=job_identity(),
+            room_connected=room_connected(ctx.room),
+            connect_wait=5.0,
+        )
+        http_client = httpx2.AsyncClient(auth=cast("Any", auth))
+        connecting = asyncio.create_task(room.connect("ws://unused", "one"))
+        async with AsyncClient(
+            api_key="key", base_url=chat.base_url, http_client=http_client
+        ) as client:
+            asyncio.get_running_loop().call_later(0.2, native.release)
+            answer = await client.chat.completions.create(
+                model="m", messages=[{"role": "user", "content": "hi"}]
+            )
+        await connecting
+        await room.disconnect()
+    assert answer.choices[0].message.content == "hello"
+    assert chat.identities == [AgentIdentity("AJ_1", ctx.job.room.sid, "PA_one")]
+    assert [record.wait_outcome for record in auth.records] == [WaitOutcome.CONNECTED]
