@@ -13,12 +13,17 @@ from agent_conn.errors import (
     HandshakeRejected,
     OpenHookFailed,
     Phase,
+    PoolTimeout,
     Quota,
     StateError,
     TokenUnavailable,
 )
 from agent_conn.identity import AgentIdentity, AttributionLevel, HeaderNames
+from agent_conn.lease import Lease, Probe
+from agent_conn.ledger import CloseReason
 from agent_conn.lifecycle import TRANSITIONS, ConnectionState, Ending, Transition
+from agent_conn.pool import ConnectionPool
+from agent_conn.pool_statistics import PoolStatistics
 from agent_conn.readiness import RoomConnected, WaitOutcome
 from agent_conn.record import ConnectionObserver, ConnectionRecord, StateChanged
 from agent_conn.sources import IdentitySource, TokenSource
@@ -31,11 +36,13 @@ __all__ = [
     "AgentIdentity",
     "AttributionLevel",
     "AttributionUnavailable",
+    "CloseReason",
     "ConfigurationError",
     "ConnectError",
     "ConnectTimeout",
     "ConnectionLost",
     "ConnectionObserver",
+    "ConnectionPool",
     "ConnectionRecord",
     "ConnectionState",
     "DialFailed",
@@ -45,9 +52,13 @@ __all__ = [
     "HeaderNames",
     "IdentitySource",
     "InferenceConnection",
+    "Lease",
     "OpenHook",
     "OpenHookFailed",
     "Phase",
+    "PoolStatistics",
+    "PoolTimeout",
+    "Probe",
     "Quota",
     "RoomConnected",
     "StateChanged",

@@ -13,7 +13,8 @@
     │   ├── TokenUnavailable              the token callable raised, or gave no usable token
     │   ├── OpenHookFailed                on_open raised; its exception is the cause
     │   └── AttributionUnavailable        the attribution is below what was required
-    └── ConnectionLost                    an open connection ended without being closed
+    ├── ConnectionLost                    an open connection ended without being closed
+    └── PoolTimeout (TimeoutError)        a pool had no connection to lend in time
 
 No message, argument or attribute holds a header value, a token, a cookie or a URL's query.
 """
@@ -173,3 +174,7 @@ class ConnectionLost(AgentConnError):
         super().__init__(message)
         self.code = code
         self.reason = reason
+
+
+class PoolTimeout(AgentConnError, TimeoutError):
+    """``ConnectionPool.acquire`` had no connection within its ``timeout``."""
