@@ -176,7 +176,7 @@ async def test_lost_before_its_close_after_a_cancelled_receive_is_a_loss(any_lin
     await run_for_turns(ws.receive(), 3)
     any_line.gateway.connections[0].inject(DropAfter(reset=True))
     await any_line.gateway.wait_idle()
-    while ws.get_extra_info("peername") is not None:
-        await asyncio.sleep(0)
+    await turn(5)
+    assert ws.get_extra_info("peername") is None
     await connection.aclose()
     assert connection.record.ended is Ending.LOST
