@@ -11,7 +11,7 @@ from math import inf
 from agent_conn.connection import InferenceConnection
 from agent_conn.errors import PoolTimeout, StateError
 from agent_conn.identity import AttributionLevel
-from agent_conn.keeper import Keeper, is_upgradable
+from agent_conn.keeper import PARK_AFTER, Keeper, is_upgradable
 from agent_conn.lease import Lease, Probe
 from agent_conn.ledger import CloseReason, Ledger, Slot, SlotState, Waiter
 from agent_conn.warm import WarmConnection
@@ -51,20 +51,15 @@ class Desk:
     def hit(self, lease: Lease) -> InferenceConnection | None:
         """Lend at once what needs no second look."""
         slot = lease.slot = self._ledger.take(lease.minimum, self._clock())
-        if slot is None or lease.probe is not None:
+        warm = None if slot is None else slot.member
+        if slot is None or warm is None or lease.probe is not None:
             return None
-        warm = slot.member
-        if warm is None:
-            return None
-        if warm.checked_in == self._turn:
-            if not warm.is_quiet():
+        if warm.checked_in != self._turn:
+            if not warm.unchanged():
                 return None
-        elif warm.unchanged():
             warm.checked_in = self._turn
-            if not self._turn_watched:
-                self._turn_watched = True
-                asyncio.get_running_loop().call_soon(self._end_turn)
-        else:
+            self._watch_turn()
+        elif not warm.is_quiet():
             return None
         self.acquired += 1
         slot.loan = lease
@@ -148,7 +143,8 @@ class Desk:
             warm.early.clear()
         usual = broken is None and now < slot.look_at and not warm.ws.closed
         if usual and self._ledger.put_back(slot, now):
-            self._keeper.read_soon(now)
+            if self._keeper.tick_at > now + PARK_AFTER:
+                self._keeper.read_soon(now)
         else:
             self._return_slot(slot, warm, broken)
 
@@ -162,6 +158,11 @@ class Desk:
             upgradable = self._look_pause < inf and is_upgradable(slot, now)
         self._ledger.give_back(slot, now, broken=broken, upgradable=upgradable)
         self._keeper.note_return(now)
+
+    def _watch_turn(self) -> None:
+        if not self._turn_watched:
+            self._turn_watched = True
+            asyncio.get_running_loop().call_soon(self._end_turn)
 
     def _end_turn(self) -> None:
         self._turn += 1

@@ -52,7 +52,8 @@ class Keeper:
         self._dials: dict[_Slot, asyncio.Task[InferenceConnection]] = {}
         self._closes: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._tick_at = inf
+        self.tick_at = inf
+        """When the timer is due."""
         self._look_at = 0.0
         self._grace_over = asyncio.Event()
 
@@ -82,7 +83,7 @@ class Keeper:
 
     def read_soon(self, now: float) -> None:
         """See to it that a connection that has become idle is read."""
-        if self._tick_at > now + PARK_AFTER:
+        if self.tick_at > now + PARK_AFTER:
             self._arm(now + PARK_AFTER, now)
 
     def end_grace(self) -> None:
@@ -165,7 +166,7 @@ class Keeper:
         if self._ledger.closed or not self._ledger.idle:
             return
         due = min(self._ledger.next_due(), now + PARK_AFTER)
-        if due < self._tick_at:
+        if due < self.tick_at:
             self._arm(due, now)
 
     def _arm(self, at: float, now: float) -> None:
@@ -173,10 +174,10 @@ class Keeper:
             self._timer.cancel()
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(max(0.0, at - now), self._tick)
-        self._tick_at = at
+        self.tick_at = at
 
     def _tick(self) -> None:
-        self._timer, self._tick_at = None, inf
+        self._timer, self.tick_at = None, inf
         now = self._clock()
         ledger = self._ledger
         for slot in ledger.idle:

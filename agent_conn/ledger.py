@@ -130,11 +130,12 @@ class Ledger(Generic[M]):
 
     def take(self, minimum: AttributionLevel, now: float) -> Slot[M] | None:
         """Lend the newest idle connection that fits, if there is one."""
-        idle = self.idle
-        for index in range(len(idle) - 1, -1, -1):
-            slot = idle[index]
+        for slot in reversed(self.idle):
             if slot.level >= minimum and now < slot.lendable_until:
-                del idle[index]
+                if slot is self.idle[-1]:
+                    self.idle.pop()
+                else:
+                    self.idle.remove(slot)
                 self._move(slot, _BUSY)
                 return slot
         return None
@@ -385,10 +386,11 @@ class Ledger(Generic[M]):
         if state not in _NEXT[previous]:
             raise AssertionError(f"a slot that is {previous} cannot be {state}")
         slot.state = state
-        if previous is _IDLE or previous is _BUSY:
-            self._closing += state is _CLOSING
-            return
-        self._dialing -= previous is _DIALING
-        self._closing += (state is _CLOSING) - (previous is _CLOSING)
+        if state is _CLOSING:
+            self._closing += 1
+        if previous is _DIALING:
+            self._dialing -= 1
+        elif previous is _CLOSING:
+            self._closing -= 1
         if state is _GONE:
             self.slots.discard(slot)

@@ -44,8 +44,8 @@ async def test_in_a_thousand_tries_none_that_ended_is_lent(
             if chance.random() < 0.7:
                 await asyncio.sleep(chance.choice([0, 0.01, 0.06]))
             ended = list(site.gateway.connections)
-            for connection in ended:
-                connection.inject(fault)
+            for peer in ended:
+                peer.inject(fault)
             await site.gateway.wait_until(
                 lambda ended=ended: all(end.closed or end.close_code for end in ended)  # type: ignore[misc]
             )
@@ -143,3 +143,14 @@ async def _talk(peer: Connection) -> None:
         except ConnectionError:
             return
         await asyncio.sleep(0)
+
+
+async def test_what_comes_between_two_loans_in_one_turn_is_seen(site: Site) -> None:
+    async with site.pool() as pool:
+        for _ in range(4):
+            async with pool.acquire():
+                pass
+        # It is in the kernel at once, and the event loop had no turn to read it.
+        await site.gateway.connections[0].send("late")
+        async with pool.acquire() as connection:
+            assert [message.data for message in pool.early(connection)] == ["late"]

@@ -26,7 +26,8 @@ class Site:
 
     def dial(self, **options: Any) -> InferenceConnection:
         self.dials += 1
-        options = {"identity": self.room.identity, "close_timeout": 0.3} | options
+        options.setdefault("identity", self.room.identity)
+        options.setdefault("close_timeout", 0.3)
         return InferenceConnection(self.session, self.gateway.url("/v1/echo"), **options)
 
     def pool(
