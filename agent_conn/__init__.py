@@ -15,14 +15,19 @@ from agent_conn.errors import (
     HandshakeRejected,
     OpenHookFailed,
     Phase,
+    PoolTimeout,
     Quota,
     RetriesExhausted,
     StateError,
     TokenUnavailable,
 )
 from agent_conn.identity import AgentIdentity, AttributionLevel, HeaderNames
+from agent_conn.lease import Lease, Probe
+from agent_conn.ledger import CloseReason
 from agent_conn.lifecycle import TRANSITIONS, ConnectionState, Ending, Transition
 from agent_conn.middleware import AttributionMiddleware
+from agent_conn.pool import ConnectionPool
+from agent_conn.pool_statistics import PoolStatistics
 from agent_conn.readiness import RoomConnected, WaitOutcome
 from agent_conn.reconnect import (
     DialFactory,
@@ -49,11 +54,13 @@ __all__ = [
     "AttributionMiddleware",
     "AttributionUnavailable",
     "Classify",
+    "CloseReason",
     "ConfigurationError",
     "ConnectError",
     "ConnectTimeout",
     "ConnectionLost",
     "ConnectionObserver",
+    "ConnectionPool",
     "ConnectionRecord",
     "ConnectionState",
     "DialFactory",
@@ -66,9 +73,13 @@ __all__ = [
     "HeaderNames",
     "IdentitySource",
     "InferenceConnection",
+    "Lease",
     "OpenHook",
     "OpenHookFailed",
     "Phase",
+    "PoolStatistics",
+    "PoolTimeout",
+    "Probe",
     "Quota",
     "RandomSource",
     "ReconnectState",

@@ -36,6 +36,9 @@ class OpenWebSocket:
             return _ending_of(self.ws.close_code)
         # In a task of its own, since cancelling ws.close() would, in aiohttp 3.14, cancel
         # every other task that is blocked in a send on this websocket.
+        # A cancelled receive() has left a code on a websocket that is open, and then aiohttp
+        # sends the Close without waiting for the answer.
+        unanswered = self.ws.close_code is not None
         closing = asyncio.create_task(self.ws.close(), name="agent_conn.close")
         try:
             finished, _ = await asyncio.wait({closing}, timeout=timeout)
@@ -47,7 +50,9 @@ class OpenWebSocket:
         if not finished:
             return Ending.ABORTED
         code = self.ws.close_code
-        return Ending.CLOSED_HERE if code == aiohttp.WSCloseCode.OK else _ending_of(code)
+        if code == aiohttp.WSCloseCode.OK or (unanswered and self.ws.exception() is None):
+            return Ending.CLOSED_HERE
+        return _ending_of(code)
 
     def loss(self, ended: Ending | None) -> ConnectionLost | None:
         """The loss of this websocket, if it was lost; ``ended`` is what ``close`` returned."""

@@ -14,7 +14,8 @@
     │   ├── OpenHookFailed                on_open raised; its exception is the cause
     │   └── AttributionUnavailable        the attribution is below what was required
     ├── ConnectionLost                    an open connection ended without being closed
-    └── RetriesExhausted                  no attempt led to a connection that proved itself
+    ├── RetriesExhausted                  no attempt led to a connection that proved itself
+    └── PoolTimeout (TimeoutError)        a pool had no connection to lend in time
 
 No message, argument or attribute holds a header value, a token, a cookie or a URL's query.
 """
@@ -188,3 +189,7 @@ class RetriesExhausted(AgentConnError):
         super().__init__(message)
         self.attempts: tuple[AgentConnError, ...] = tuple(attempts)
         self.last: AgentConnError | None = self.attempts[-1] if self.attempts else None
+
+
+class PoolTimeout(AgentConnError, TimeoutError):
+    """``ConnectionPool.acquire`` had no connection within its ``timeout``."""

@@ -11,7 +11,7 @@ import pytest
 from support import Line, Room
 
 from agent_conn import ConnectionState, Ending, InferenceConnection
-from agent_conn.gateway import GoSilent, IgnoreClose, StallInHandshake, StopReading
+from agent_conn.gateway import DropAfter, GoSilent, IgnoreClose, StallInHandshake, StopReading
 
 ENOUGH_TURNS = 400
 
@@ -160,3 +160,23 @@ async def test_closed_by_another_task_after_any_number_of_turns(
 
 async def _open(connection: InferenceConnection) -> object:
     return await connection
+
+
+async def test_closed_here_after_a_cancelled_receive_is_no_loss(any_line: Line) -> None:
+    connection = any_line.dial()
+    await run_for_turns((await connection).receive(), 3)
+    await connection.aclose()
+    assert connection.record.ended is Ending.CLOSED_HERE
+    assert connection.loss is None
+
+
+async def test_lost_before_its_close_after_a_cancelled_receive_is_a_loss(any_line: Line) -> None:
+    connection = any_line.dial()
+    ws = await connection
+    await run_for_turns(ws.receive(), 3)
+    any_line.gateway.connections[0].inject(DropAfter(reset=True))
+    await any_line.gateway.wait_idle()
+    await turn(5)
+    assert ws.get_extra_info("peername") is None
+    await connection.aclose()
+    assert connection.record.ended is Ending.LOST
