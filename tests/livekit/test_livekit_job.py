@@ -237,7 +237,9 @@ async def test_a_room_of_another_threads_loop_can_be_waited_for(native: NativeSi
 
     class Watched(rtc.Room):
         def on(self, event: Any, callback: Any = None) -> Any:
-            loop.call_soon_threadsafe(subscribed.set)
+            # Told once the other loop has nothing left to do but wait.
+            other = asyncio.get_running_loop()
+            other.call_soon(loop.call_soon_threadsafe, subscribed.set)
             return super().on(event, callback)
 
     room = Watched()
