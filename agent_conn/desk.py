@@ -16,7 +16,7 @@ from agent_conn.lease import Lease, Probe
 from agent_conn.ledger import CloseReason, Ledger, Slot, SlotState, Waiter
 from agent_conn.warm import WarmConnection
 
-logger = logging.getLogger("agent_conn")
+logger: logging.Logger = logging.getLogger("agent_conn")
 
 LOOK_PAUSE = 0.05
 """Seconds between two looks for a better identity at the return of one connection."""
@@ -36,11 +36,11 @@ class Desk:
         rotates: bool,
         clock: Callable[[], float],
     ) -> None:
-        self.acquired = 0
-        self.fresh = 0
+        self.acquired: int = 0
+        self.fresh: int = 0
         """Those of them that were lent for the first time."""
-        self.timeouts = 0
-        self.early_dropped = 0
+        self.timeouts: int = 0
+        self.early_dropped: int = 0
         self._ledger = ledger
         self._keeper = keeper
         self._look_pause = LOOK_PAUSE if rotates else inf

@@ -14,7 +14,7 @@ from agent_conn.identity import AttributionLevel
 from agent_conn.ledger import CloseReason, Ledger, Order, Slot, SlotState
 from agent_conn.warm import WarmConnection
 
-logger = logging.getLogger("agent_conn")
+logger: logging.Logger = logging.getLogger("agent_conn")
 
 PARK_AFTER = 0.05
 """Seconds that a returned connection is idle before a task reads it. A borrower that comes
@@ -39,8 +39,8 @@ class Keeper:
         clock: Callable[[], float],
         jitter: Callable[[], float],
     ) -> None:
-        self.dialed = 0
-        self.dials_failed = 0
+        self.dialed: int = 0
+        self.dials_failed: int = 0
         self.slots: dict[InferenceConnection, _Slot] = {}
         """The slot of every open connection."""
         self._ledger = ledger
@@ -52,7 +52,7 @@ class Keeper:
         self._dials: dict[_Slot, asyncio.Task[InferenceConnection]] = {}
         self._closes: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self.tick_at = inf
+        self.tick_at: float = inf
         """When the timer is due."""
         self._look_at = 0.0
         self._grace_over = asyncio.Event()

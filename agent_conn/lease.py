@@ -48,9 +48,9 @@ class Lease:
         probe: Probe | None,
     ) -> None:
         self._lender = lender
-        self.minimum = minimum
-        self.timeout = timeout
-        self.probe = probe
+        self.minimum: AttributionLevel = minimum
+        self.timeout: float | None = timeout
+        self.probe: Probe | None = probe
         self.slot: Slot[WarmConnection] | None = None
 
     def __await__(self) -> Generator[Any, None, InferenceConnection]:

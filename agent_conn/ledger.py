@@ -115,8 +115,8 @@ class Ledger(Generic[M]):
 
     def __init__(self, max_size: int, max_idle: float | None) -> None:
         self.max_size = max_size
-        self.closed = False
-        self.owed = 0
+        self.closed: bool = False
+        self.owed: int = 0
         """Dials that nobody waits for and that are still to be begun."""
         self.slots: set[Slot[M]] = set()
         self.idle: list[Slot[M]] = []

@@ -47,13 +47,13 @@ class WarmConnection:
     )
 
     def __init__(self, connection: InferenceConnection, on_end: Callable[[], object]) -> None:
-        self.connection = connection
-        self.ws = connection.ws
+        self.connection: InferenceConnection = connection
+        self.ws: aiohttp.ClientWebSocketResponse = connection.ws
         self.early: deque[aiohttp.WSMessage] = deque()
         """What came while nobody had borrowed the connection."""
         self._on_end = on_end
         self._reader: asyncio.Task[None] | None = None
-        self.checked_in = -1
+        self.checked_in: int = -1
         """The turn in which ``unchanged`` was last true, for its owner to keep."""
         self._options: Callable[[int, int, int], bytes] | None = None
         self._poll: Callable[[int], object] = _always
