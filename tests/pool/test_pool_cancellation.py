@@ -13,6 +13,7 @@ from pooling import Site, echo, until
 from agent_conn import ConnectionPool, InferenceConnection
 from agent_conn.gateway import GoSilent
 
+IDLE_READER = "agent_conn.pool.idle"
 ENOUGH_TURNS = 200
 Work = Callable[[ConnectionPool], Coroutine[Any, Any, None]]
 
@@ -64,7 +65,11 @@ async def start_cold(pool: ConnectionPool) -> None:
 
 
 async def let_it_be_read(pool: ConnectionPool) -> None:
-    await asyncio.sleep(0.06)
+    def is_read() -> bool:
+        names = {task.get_name() for task in asyncio.all_tasks()}
+        return IDLE_READER in names or not pool.statistics().idle
+
+    await until(is_read)
 
 
 @pytest.mark.parametrize("work", [borrow, probe_and_borrow])
