@@ -1,6 +1,8 @@
 """Attributed, bounded, recorded websockets from voice agents to an inference gateway."""
 
 import logging
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from agent_conn.connection import InferenceConnection, OpenHook
 from agent_conn.errors import (
@@ -22,12 +24,8 @@ from agent_conn.errors import (
     TokenUnavailable,
 )
 from agent_conn.identity import AgentIdentity, AttributionLevel, HeaderNames
-from agent_conn.lease import Lease, Probe
-from agent_conn.ledger import CloseReason
 from agent_conn.lifecycle import TRANSITIONS, ConnectionState, Ending, Transition
 from agent_conn.middleware import AttributionMiddleware
-from agent_conn.pool import ConnectionPool
-from agent_conn.pool_statistics import PoolStatistics
 from agent_conn.readiness import RoomConnected, WaitOutcome
 from agent_conn.reconnect import (
     DialFactory,
@@ -37,10 +35,16 @@ from agent_conn.reconnect import (
     reconnect,
 )
 from agent_conn.record import ConnectionObserver, ConnectionRecord, StateChanged
-from agent_conn.replay import GiveUpReason, ReplayBuffer, ReplayStatistics
 from agent_conn.retry import Classify, RandomSource, RetryPolicy, classify_failure
 from agent_conn.sources import IdentitySource, TokenSource
 from agent_conn.successor import Drain, UpgradePolicy
+
+if TYPE_CHECKING:
+    from agent_conn.lease import Lease, Probe
+    from agent_conn.ledger import CloseReason
+    from agent_conn.pool import ConnectionPool
+    from agent_conn.pool_statistics import PoolStatistics
+    from agent_conn.replay import GiveUpReason, ReplayBuffer, ReplayStatistics
 
 __version__ = "0.1.0"
 
@@ -101,3 +105,21 @@ __all__ = [
     "classify_failure",
     "reconnect",
 ]
+
+# Imported on first use: together they take as long to import as all the rest.
+_ON_DEMAND = {
+    "CloseReason": "ledger",
+    "ConnectionPool": "pool",
+    "GiveUpReason": "replay",
+    "Lease": "lease",
+    "PoolStatistics": "pool_statistics",
+    "Probe": "lease",
+    "ReplayBuffer": "replay",
+    "ReplayStatistics": "replay",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _ON_DEMAND:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_ON_DEMAND[name]}"), name)

@@ -68,7 +68,10 @@ class Attempt:
         own = own_session(self._session)
         opened: OpenWebSocket | None = None
         try:
-            proxy = self._settings.proxy or await own.proxy(self._session, self._settings.url)
+            origin = self._settings.url.origin()
+            if origin not in own.proxies:
+                await own.find_proxy(self._session, origin)
+            proxy = self._settings.proxy or own.proxies.get(origin)
             # A connector with force_close closes what is handed back to it.
             if pre_dial and not connector.force_close:
                 self._pre_dial = self._start_pre_dial(connector, proxy)

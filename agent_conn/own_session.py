@@ -8,6 +8,7 @@ configs, and hands every request to the guard of the dial that made it.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 from weakref import WeakKeyDictionary, finalize
@@ -23,6 +24,8 @@ Guard = Callable[["TrackedRequest", Handler], Awaitable[aiohttp.ClientResponse]]
 guards: dict[asyncio.Task[Any] | None, Guard] = {}
 """The guard of the dial that a task has under way. Not a context variable: callbacks and
 timers of the connection would keep that one, and the dial with it, for the connection's life."""
+
+logger: logging.Logger = logging.getLogger("agent_conn")
 
 _NO_TIMEOUT = aiohttp.ClientTimeout(total=None)
 
@@ -53,24 +56,22 @@ class OwnSession:
             request_class=TrackedRequest,
             middlewares=(_hand_to_guard,),
         )
-        self._proxies: dict[URL, URL | None] = {}
+        self.proxies: dict[URL, URL | None] = {}
+        """The proxy that ``caller`` would use, by origin, as far as ``find_proxy`` was asked."""
 
-    async def proxy(self, caller: aiohttp.ClientSession, url: URL) -> URL | None:
-        """The proxy that ``caller`` would use for ``url``; nothing is dialled.
+    async def find_proxy(self, caller: aiohttp.ClientSession, origin: URL) -> None:
+        """Find the proxy that ``caller`` would use for ``origin``; nothing is dialled.
 
         aiohttp shows it to a middleware alone, so the trace configs see one request for each
-        origin, which ends in an exception. The answer is kept.
+        origin, which ends in an exception.
         """
-        origin = url.origin()
-        if origin not in self._proxies:
-            try:
-                await caller.get(origin, middlewares=(_look,))
-            except _ProxyFound as found:
-                self._proxies[origin] = found.proxy
-            except Exception:
-                # A session whose requests are mocked never comes to a middleware.
-                return None
-        return self._proxies[origin]
+        try:
+            await caller.get(origin, middlewares=(_look,))
+        except _ProxyFound as found:
+            self.proxies[origin] = found.proxy
+        except Exception as error:
+            # A session whose requests are mocked never comes to a middleware.
+            logger.debug("proxy_unknown", extra={"error": type(error).__name__})
 
 
 _beside: WeakKeyDictionary[aiohttp.ClientSession, OwnSession] = WeakKeyDictionary()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
 
 import aiohttp
 from aiohttp.connector import Connection
@@ -18,17 +17,17 @@ _UNBOUNDED = aiohttp.ClientTimeout(total=None)
 """The wait bounds a pre-dial while it runs beside it, ``open_timeout`` after that."""
 
 
-@dataclass(slots=True)
 class Progress:
     """How far one attempt has come. Times are of the loop's clock, in seconds."""
 
-    dials: int = 0
-    pre_dial_started: float | None = None
-    pre_dial_ended: float | None = None
-    pre_dialed: bool = False
-    dialed: bool = False
-    connected: float | None = None
-    answered: float | None = None
+    def __init__(self) -> None:
+        self.dials: int = 0
+        self.pre_dial_started: float | None = None
+        self.pre_dial_ended: float | None = None
+        self.pre_dialed: bool = False
+        self.dialed: bool = False
+        self.connected: float | None = None
+        self.answered: float | None = None
 
 
 class PreDial:

@@ -5,6 +5,8 @@ import pkgutil
 import subprocess
 import sys
 
+import pytest
+
 import agent_conn
 
 CORE = [
@@ -86,6 +88,11 @@ def test_the_package_offers_these_names() -> None:
     )
     for name in agent_conn.__all__:
         assert getattr(agent_conn, name) is not None
+
+
+def test_a_name_that_is_not_offered_is_told_as_any_modules() -> None:
+    with pytest.raises(AttributeError, match=r"agent_conn.*nothing"):
+        agent_conn.nothing  # noqa: B018
 
 
 def test_every_public_name_says_what_it_is() -> None:
