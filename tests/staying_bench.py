@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import aiohttp
-from virtual_time import in_virtual_time
+from virtual_time import in_virtual_time, until_idle
 
 from agent_conn import InferenceConnection, Reconnector, RetryPolicy, UpgradePolicy, reconnect
 from agent_conn.gateway import Gateway
@@ -47,7 +47,7 @@ def on_the_bench(scenario: Callable[[Bench], Awaitable[None]]) -> None:
     async def main() -> None:
         async with open_bench() as bench:
             await scenario(bench)
-            await bench.gateway.wait_idle()
+            await until_idle(bench.gateway)
 
     in_virtual_time(main)
 

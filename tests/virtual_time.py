@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
+
+from agent_conn.gateway import Gateway
 
 T = TypeVar("T")
 
@@ -81,3 +84,17 @@ def in_virtual_time(main: Callable[[], Coroutine[Any, Any, T]], grace: float = G
         result = runner.run(watched())
     assert reports == []
     return result
+
+
+async def until_idle(gateway: Gateway) -> None:
+    """Wait until ``gateway`` has no socket, for at most ten seconds of real time.
+
+    A socket that is not read is looked at in a thread, which virtual time outruns.
+    """
+    deadline = time.monotonic() + 10.0
+    while True:
+        try:
+            return await gateway.wait_idle()
+        except TimeoutError:
+            if time.monotonic() > deadline:
+                raise

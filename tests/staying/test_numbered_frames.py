@@ -11,7 +11,7 @@ from functools import partial
 
 import aiohttp
 import pytest
-from virtual_time import in_virtual_time
+from virtual_time import in_virtual_time, until_idle
 
 from agent_conn import (
     InferenceConnection,
@@ -201,7 +201,7 @@ async def stream(
                 else:
                     await pump.buffer.put(frame, size=FRAME_BYTES, seconds=FRAME_SECONDS)
             pump.buffer.end()
-        await gateway.wait_idle()
+        await until_idle(gateway)
     return pump, engine, [n for i, a, b, _ in pump.finals for n in engine.heard[i][a:b]]
 
 

@@ -9,7 +9,7 @@ from functools import partial
 
 import aiohttp
 import pytest
-from virtual_time import in_virtual_time, settle
+from virtual_time import in_virtual_time, settle, until_idle
 
 from agent_conn import InferenceConnection, Reconnector, reconnect
 from agent_conn.gateway import Gateway
@@ -52,7 +52,7 @@ async def live_through_an_outage() -> tuple[int, list[float]]:
             connected = after.open_sockets
             dials = [shake.request_at - back_at for shake in after.handshakes]
             await asyncio.gather(*(one.aclose() for one in loops), *following)
-            await after.wait_idle()
+            await until_idle(after)
     return connected, dials
 
 

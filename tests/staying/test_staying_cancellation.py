@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 from staying_bench import Bench, converse, listen, on_the_bench
 from support import Room
+from virtual_time import until_idle
 
 from agent_conn import (
     InferenceConnection,
@@ -40,7 +41,7 @@ async def assert_nothing_left(bench: Bench, loop: Reconnector, before: set[objec
     await loop.aclose()
     assert loop.state is ReconnectState.CLOSED
     assert loop.connections == ()
-    await bench.gateway.wait_idle()
+    await until_idle(bench.gateway)
     ours = {task.get_name() for task in asyncio.all_tasks() - before}
     assert not {name for name in ours if name.startswith(("agent_conn", "story"))}
 

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from staying_bench import Bench, converse, listen, now, on_the_bench
 from support import Room
-from virtual_time import settle
+from virtual_time import settle, until_idle
 
 from agent_conn import (
     AgentIdentity,
@@ -331,7 +331,7 @@ def test_closing_the_loop_closes_a_better_one_that_is_being_opened_or_ready() ->
                 assert bench.gateway.open_sockets == 2
                 await loop.aclose()
                 assert await upgrading is (fault is None)
-                await bench.gateway.wait_idle()
+                await until_idle(bench.gateway)
             assert {one.state for one in bench.made} == {ConnectionState.CLOSED}
 
     on_the_bench(scenario)
