@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections import deque
 from collections.abc import Iterable, Mapping, MutableMapping
 
@@ -12,7 +11,7 @@ from yarl import URL
 from agent_conn.errors import ConfigurationError
 from agent_conn.identity import DEFAULT_HEADER_NAMES, AgentIdentity, HeaderNames
 from agent_conn.readiness import RoomConnected, WaitOutcome, look, wait_for_room
-from agent_conn.record import ConnectionRecord
+from agent_conn.record import ConnectionRecord, new_session_id
 from agent_conn.settings import check_caller, check_url, check_wait
 from agent_conn.sources import IdentitySource, read_identity
 
@@ -94,7 +93,7 @@ class RequestAttribution:
         if names_caller(headers, known, self._names):
             for name, value in known.headers(self._names).items():
                 headers.setdefault(name, value)
-        session_id = headers.setdefault(self._names.session_id, os.urandom(16).hex())
+        session_id = headers.setdefault(self._names.session_id, new_session_id())
         sent = AgentIdentity(
             headers.get(self._names.job_id),
             headers.get(self._names.room_id),

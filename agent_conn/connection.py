@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from contextlib import suppress
 from types import TracebackType
@@ -28,7 +27,13 @@ from agent_conn.identity import DEFAULT_HEADER_NAMES, AgentIdentity, Attribution
 from agent_conn.lifecycle import ConnectionState, Ending, Transition, next_state
 from agent_conn.pre_dial import Progress
 from agent_conn.readiness import RoomConnected, WaitOutcome, look, wait_for_room
-from agent_conn.record import ConnectionObserver, ConnectionRecord, StateChanged
+from agent_conn.record import (
+    ConnectionObserver,
+    ConnectionRecord,
+    StateChanged,
+    new_session_id,
+    seconds_between,
+)
 from agent_conn.settings import DialSettings, TlsSetting, check_sources, check_wait
 from agent_conn.sources import IdentitySource, TokenSource, mint, read_identity
 
@@ -137,7 +142,7 @@ class InferenceConnection:
         self._observer = observer
 
         self._state = ConnectionState.IDLE
-        self._session_id = f"{random.getrandbits(128):032x}"
+        self._session_id = new_session_id()
         self._settled: asyncio.Event | None = None
         self._opener: asyncio.Task[object] | None = None
         self._budget: asyncio.Timeout | None = None
@@ -223,12 +228,12 @@ class InferenceConnection:
             wait_outcome=self._wait_outcome,
             pre_dialed=progress.pre_dialed,
             dials=progress.dials,
-            pre_dial=_span(progress.pre_dial_started, progress.pre_dial_ended),
-            waited=_span(self._started_at, self._waited_at),
-            minted=_span(self._waited_at, self._minted_at),
-            dialed=_span(self._minted_at, progress.connected),
-            upgraded=_span(progress.connected, progress.answered),
-            opened=_span(progress.answered, self._opened_at),
+            pre_dial=seconds_between(progress.pre_dial_started, progress.pre_dial_ended),
+            waited=seconds_between(self._started_at, self._waited_at),
+            minted=seconds_between(self._waited_at, self._minted_at),
+            dialed=seconds_between(self._minted_at, progress.connected),
+            upgraded=seconds_between(progress.connected, progress.answered),
+            opened=seconds_between(progress.answered, self._opened_at),
             close_code=self._close_code,
             ended=self._ended,
         )
@@ -386,7 +391,3 @@ class InferenceConnection:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def _span(start: float | None, end: float | None) -> float | None:
-    return None if start is None or end is None else end - start

@@ -14,7 +14,7 @@ from agent_conn.identity import DEFAULT_HEADER_NAMES, HeaderNames
 from agent_conn.own_session import request_proxy
 from agent_conn.pre_dial import PreDial, Progress
 from agent_conn.readiness import RoomConnected
-from agent_conn.record import ConnectionRecord
+from agent_conn.record import ConnectionRecord, seconds_between
 from agent_conn.settings import Handler
 from agent_conn.sources import IdentitySource
 
@@ -144,10 +144,12 @@ class _Passage:
                         wait_outcome=outcome,
                         pre_dialed=progress.pre_dialed,
                         dials=progress.dials,
-                        pre_dial=_span(progress.pre_dial_started, progress.pre_dial_ended),
+                        pre_dial=seconds_between(
+                            progress.pre_dial_started, progress.pre_dial_ended
+                        ),
                         waited=waited - self._started,
-                        dialed=_span(waited, progress.connected),
-                        upgraded=_span(sent, progress.answered),
+                        dialed=seconds_between(waited, progress.connected),
+                        upgraded=seconds_between(sent, progress.answered),
                     )
                 )
             return response
@@ -169,7 +171,3 @@ class _Passage:
             proxy=request_proxy(request),
             progress=self._progress,
         )
-
-
-def _span(start: float | None, end: float | None) -> float | None:
-    return None if start is None or end is None else end - start

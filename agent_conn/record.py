@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -64,3 +65,13 @@ class StateChanged:
 
 ConnectionObserver = Callable[[StateChanged], None]
 """Called on every change of state. What it raises is logged and goes no further."""
+
+
+def new_session_id() -> str:
+    """A fresh id for the session header: 32 hexadecimal digits. It is a name, no secret."""
+    return f"{random.getrandbits(128):032x}"
+
+
+def seconds_between(start: float | None, end: float | None) -> float | None:
+    """The length of a phase, or None where it has not begun or not ended."""
+    return None if start is None or end is None else end - start
