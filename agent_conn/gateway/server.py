@@ -18,6 +18,7 @@ from agent_conn.gateway.connection import Connection
 from agent_conn.gateway.faults import Fault, FaultPlan, Injection, StallAtAccept
 from agent_conn.gateway.handler import RequestHandler
 from agent_conn.gateway.handshakes import Handshake
+from agent_conn.gateway.http_log import http_logger
 from agent_conn.gateway.listener import Listener, connectable
 from agent_conn.gateway.scripted import ScriptedEngine
 from agent_conn.gateway.sockets import Changes, SocketTable
@@ -102,7 +103,9 @@ class Gateway:
             raise StateError("a gateway is started once")
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._handler.handle)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=HANDLER_SECONDS)
+        self._runner = web.AppRunner(
+            app, access_log=None, logger=http_logger, shutdown_timeout=HANDLER_SECONDS
+        )
         try:
             if self._tls:
                 # Keys and certificates go through files.

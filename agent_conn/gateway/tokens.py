@@ -49,6 +49,9 @@ def verify_token(token: str, api_key: str, api_secret: str) -> None:
         ImportError: PyJWT is not installed.
     """
     jwt = _jwt()
+    if not token.isascii():
+        # PyJWT fails on what cannot be encoded, such as bytes of a header that are no UTF-8.
+        raise InvalidToken("token refused: not ASCII")
     try:
         with _any_secret_length():
             claims = jwt.decode(

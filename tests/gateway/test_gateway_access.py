@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from typing import TYPE_CHECKING
@@ -188,3 +189,20 @@ async def test_a_port_in_use_leaves_nothing_behind(gateway: Gateway) -> None:
 def test_an_unstarted_gateway_has_no_port() -> None:
     with pytest.raises(StateError, match="not started"):
         _ = Gateway().port
+
+
+async def test_a_token_of_other_bytes_than_text_is_refused() -> None:
+    async with Gateway(api_key="key", api_secret=SECRET) as gateway:
+        assert await status_with(gateway, "Bearer \udcff") == 401
+
+
+async def test_a_header_that_cannot_be_read_is_not_repeated_in_a_log(
+    gateway: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    with caplog.at_level(logging.DEBUG):
+        writer.write(b"GET /v1/stt HTTP/1.1\r\nAuthorization: Bearer secret\0\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.0 400 ")
+    writer.close()
+    assert "gateway.bad_request" in caplog.messages
+    assert "secret" not in caplog.text
