@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import WSMessage, WSMsgType, web
 
 from agent_conn.errors import ConfigurationError
+from agent_conn.gateway.fault_checks import UNSENDABLE_CODES, check_close_code, check_reason
 from agent_conn.gateway.faults import (
     AcceptAndClose,
     CloseWith,
@@ -29,8 +30,6 @@ from agent_conn.identity import AttributionLevel
 
 PEER_LOOK_INTERVAL = 0.02
 NOISE = to_json({"type": "gateway.noise"})
-# Codes that RFC 6455, section 7.4.1 keeps off the wire.
-UNSENDABLE_CODES = frozenset({1005, 1006, 1015})
 
 
 class Connection:
@@ -154,11 +153,17 @@ class Connection:
         self.bytes_sent += _payload_length(data)
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close with a Close frame, unless a fault keeps the connection open."""
+        """Close with a Close frame, unless a fault keeps the connection open.
+
+        Raises:
+            ConfigurationError: `code` or `reason` cannot be sent.
+        """
+        check_close_code(code)
+        check_reason(reason)
         if self._silent or self._close_ignored or self._reading_stopped:
             await self._socket.closed.wait()
         else:
-            await self._ws.close(code=code, message=_reason_bytes(reason))
+            await self._ws.close(code=code, message=reason.encode())
 
     async def going_away(self) -> None:
         """Send a Close frame with 1001 if the connection behaves; wait for no answer."""
@@ -192,7 +197,7 @@ class Connection:
             case AcceptAndClose(code=code):
                 await self._ws.close(code=code)
             case CloseWith(code=code, reason=reason):
-                await self._ws.close(code=code, message=_reason_bytes(reason))
+                await self._ws.close(code=code, message=reason.encode())
             case GoSilent():
                 self._silent = True
             case StopReading():
@@ -259,8 +264,3 @@ def _payload_length(data: str | bytes) -> int:
     if isinstance(data, bytes):
         return len(data)
     return len(data) if data.isascii() else len(data.encode())
-
-
-def _reason_bytes(reason: str) -> bytes:
-    # A control frame carries 125 bytes at most, two of which are the code.
-    return reason.encode()[:123]

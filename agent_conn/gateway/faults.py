@@ -10,6 +10,16 @@ from types import MappingProxyType, TracebackType
 from typing import ClassVar, Literal, Self, TypeAlias
 
 from agent_conn.errors import ConfigurationError
+from agent_conn.gateway.fault_checks import (
+    check_bytes,
+    check_close_code,
+    check_count,
+    check_header_value,
+    check_headers,
+    check_reason,
+    check_status,
+)
+from agent_conn.settings import check_seconds
 
 
 class Stage(Enum):
@@ -79,6 +89,9 @@ class Garbage:
     data: bytes = b"\x00\xffthis is no HTTP\r\n\r\n"
     stage: ClassVar[Stage] = Stage.REQUEST
 
+    def __post_init__(self) -> None:
+        check_bytes("data", self.data)
+
 
 @dataclass(frozen=True, slots=True)
 class Reject:
@@ -90,8 +103,9 @@ class Reject:
     stage: ClassVar[Stage] = Stage.REQUEST
 
     def __post_init__(self) -> None:
-        if not 200 <= self.status <= 599:
-            raise ConfigurationError("status must be 200 to 599")
+        check_status(self.status, 200, 599)
+        check_headers(self.headers)
+        check_bytes("body", self.body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +117,8 @@ class Redirect:
     stage: ClassVar[Stage] = Stage.REQUEST
 
     def __post_init__(self) -> None:
-        if not 300 <= self.status <= 399:
-            raise ConfigurationError("status must be 300 to 399")
+        check_status(self.status, 300, 399)
+        check_header_value("location", self.location)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +135,9 @@ class UnaskedExtension:
     extension: str = "x-unasked"
     stage: ClassVar[Stage] = Stage.REQUEST
 
+    def __post_init__(self) -> None:
+        check_header_value("extension", self.extension)
+
 
 @dataclass(frozen=True, slots=True)
 class UnaskedSubprotocol:
@@ -128,6 +145,9 @@ class UnaskedSubprotocol:
 
     subprotocol: str = "x-unasked"
     stage: ClassVar[Stage] = Stage.REQUEST
+
+    def __post_init__(self) -> None:
+        check_header_value("subprotocol", self.subprotocol)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +157,9 @@ class NotWebSocket:
     body: bytes = b"this is no websocket"
     stage: ClassVar[Stage] = Stage.REQUEST
 
+    def __post_init__(self) -> None:
+        check_bytes("body", self.body)
+
 
 @dataclass(frozen=True, slots=True)
 class AcceptAndClose:
@@ -144,6 +167,9 @@ class AcceptAndClose:
 
     code: int = 1011
     stage: ClassVar[Stage] = Stage.REQUEST
+
+    def __post_init__(self) -> None:
+        check_close_code(self.code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +180,11 @@ class CloseWith:
     after_messages: int = 0
     reason: str = ""
     stage: ClassVar[Stage] = Stage.REQUEST
+
+    def __post_init__(self) -> None:
+        check_close_code(self.code)
+        check_count("after_messages", self.after_messages)
+        check_reason(self.reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +197,9 @@ class GoSilent:
     after_messages: int = 0
     stage: ClassVar[Stage] = Stage.REQUEST
 
+    def __post_init__(self) -> None:
+        check_count("after_messages", self.after_messages)
+
 
 @dataclass(frozen=True, slots=True)
 class StopReading:
@@ -173,6 +207,9 @@ class StopReading:
 
     after_messages: int = 0
     stage: ClassVar[Stage] = Stage.REQUEST
+
+    def __post_init__(self) -> None:
+        check_count("after_messages", self.after_messages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +220,7 @@ class IgnoreClose:
     stage: ClassVar[Stage] = Stage.REQUEST
 
     def __post_init__(self) -> None:
-        if not self.interval > 0:
-            raise ConfigurationError("interval must be positive")
+        check_seconds("interval", self.interval)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +233,9 @@ class DropAfter:
     messages: int = 0
     reset: bool = False
     stage: ClassVar[Stage] = Stage.REQUEST
+
+    def __post_init__(self) -> None:
+        check_count("messages", self.messages)
 
 
 OpenFault: TypeAlias = (

@@ -123,3 +123,25 @@ async def test_inject_checks_its_arguments(gateway: Gateway) -> None:
         gateway.inject(Reject(), times=0)
     with pytest.raises(ConfigurationError, match="fault"):
         gateway.inject("Reject")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "named"),
+    [
+        (CloseWith, {"code": 1006}, "code"),
+        (CloseWith, {"code": 1000, "reason": "é" * 62}, "reason"),
+        (CloseWith, {"code": 1000, "reason": "\ud800"}, "reason"),
+        (CloseWith, {"code": 1000, "after_messages": -1}, "after_messages"),
+        (Reject, {"headers": {"X": "a\r\nY: b"}}, "headers: X"),
+        (Reject, {"headers": {"a b": "c"}}, "headers"),
+        (Reject, {"body": "text"}, "body"),
+        (Redirect, {"location": "/\n"}, "location"),
+        (DropAfter, {"messages": 0.5}, "messages"),
+        (IgnoreClose, {"interval": float("nan")}, "interval"),
+    ],
+)
+def test_a_fault_that_could_not_strike_is_refused_when_it_is_made(
+    kind: Callable[..., Fault], values: dict[str, object], named: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{named} "):
+        kind(**values)

@@ -1,0 +1,72 @@
+"""What a fault may be made of, so that a wrong one fails where it is made and not where it strikes.
+
+Each check raises ConfigurationError with the field's name and never its value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from agent_conn.errors import ConfigurationError
+from agent_conn.identity import is_header_name, is_printable_ascii
+
+MAX_REASON = 123
+"""Bytes of a Close frame's reason: a control frame carries 125, two of which are the code."""
+UNSENDABLE_CODES = frozenset({1005, 1006, 1015})
+"""Codes that RFC 6455, section 7.4.1 keeps off the wire."""
+
+
+def check_close_code(code: object) -> None:
+    """A code that a Close frame can carry."""
+    if not _is_whole(code, 1000, 4999) or code in UNSENDABLE_CODES:
+        raise ConfigurationError("code is no close code from 1000 to 4999 that can be sent")
+
+
+def check_reason(reason: object) -> None:
+    """A reason that a Close frame can carry."""
+    if not isinstance(reason, str) or len(_utf8("reason", reason)) > MAX_REASON:
+        raise ConfigurationError(f"reason is no str of at most {MAX_REASON} bytes in UTF-8")
+
+
+def check_count(name: str, count: object) -> None:
+    """A number of messages."""
+    if not _is_whole(count, 0, math.inf):
+        raise ConfigurationError(f"{name} is not a whole number of 0 or more")
+
+
+def check_status(status: object, least: int, most: int) -> None:
+    """An HTTP status."""
+    if not _is_whole(status, least, most):
+        raise ConfigurationError(f"status must be {least} to {most}")
+
+
+def check_header_value(name: str, value: object) -> None:
+    """A value that can stand in an HTTP header."""
+    if not isinstance(value, str) or not is_printable_ascii(value):
+        raise ConfigurationError(f"{name} is no str of printable ASCII")
+
+
+def check_headers(headers: object) -> None:
+    """Headers that an answer can carry."""
+    if not isinstance(headers, Mapping) or not all(map(is_header_name, headers)):
+        raise ConfigurationError("headers is no mapping of HTTP field names to str")
+    for name, value in headers.items():
+        check_header_value(f"headers: {name}", value)
+
+
+def check_bytes(name: str, data: object) -> None:
+    """Bytes to answer."""
+    if not isinstance(data, bytes):
+        raise ConfigurationError(f"{name} is no bytes")
+
+
+def _is_whole(value: object, least: float, most: float) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _utf8(name: str, text: str) -> bytes:
+    encoded = text.encode("utf-8", "replace")
+    if encoded.decode() != text:
+        raise ConfigurationError(f"{name} cannot be written in UTF-8")
+    return encoded
