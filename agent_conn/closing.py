@@ -12,6 +12,9 @@ from agent_conn.lifecycle import Ending
 _NO_CLOSE_FRAME = frozenset({None, 0, 1005, 1006})
 """aiohttp's close codes for an end without a (readable) Close frame."""
 
+_BROKEN = frozenset({1002, 1007, 1009})
+"""Codes of a peer's Close, and of aiohttp's own where it cannot take what the peer sent."""
+
 
 class OpenWebSocket:
     """An open websocket with what is needed to end it: its response and its transport."""
@@ -63,7 +66,7 @@ class OpenWebSocket:
             silent = isinstance(self.ws.exception(), aiohttp.ServerTimeoutError)
             reason = "no pong within the heartbeat" if silent else "no Close frame"
         elif ended is Ending.CLOSED_BY_PEER and code != aiohttp.WSCloseCode.OK:
-            reason = "closed by the peer"
+            reason = "closed over what was sent" if code in _BROKEN else "closed by the peer"
         else:
             return None
         message = f"connection lost with code {code}: {reason}"

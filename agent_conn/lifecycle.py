@@ -37,6 +37,8 @@ class Ending(StrEnum):
 
     CLOSED_HERE = "closed here"
     CLOSED_BY_PEER = "closed by the peer"
+    """By its Close frame; or by aiohttp with 1002, 1007 or 1009 over what the peer sent, which
+    cannot be told from the peer's own Close with that code."""
     LOST = "lost"
     ABORTED = "aborted"
 

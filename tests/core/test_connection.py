@@ -481,6 +481,16 @@ async def test_a_loss_that_ends_the_loop_quietly_is_told_by_the_connection(
     assert connection.loss.code == code
 
 
+async def test_a_message_over_the_limit_is_not_told_as_the_peers_close(line: Line) -> None:
+    connection = line.dial(max_msg_size=16)
+    async with connection as ws:
+        await ws.send_bytes(bytes(17))
+        assert (await ws.receive()).type is aiohttp.WSMsgType.ERROR
+    assert connection.loss is not None
+    assert connection.loss.code == 1009
+    assert connection.loss.reason == "closed over what was sent"
+
+
 async def test_a_normal_close_by_the_peer_is_no_loss(line: Line) -> None:
     connection = line.dial()
     async with connection as ws:
