@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -190,5 +190,5 @@ def _check_count(name: str, value: object) -> None:
 
 def _check_number(name: str, value: object, *, least: float) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not least <= value < math.inf:  # type: ignore[operator]
+    if not number or not least <= value <= sys.float_info.max:  # type: ignore[operator]
         raise ConfigurationError(f"{name} is not a finite number of {least:g} or more")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-import math
 import ssl as ssl_module
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import lru_cache
 
@@ -173,7 +173,7 @@ def check_seconds(name: str, value: object, *, zero: bool = False) -> float:
         ConfigurationError: it is not; the message has ``name``.
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
-        fits = 0 < value < math.inf or (zero and value == 0)
+        fits = 0 < value <= sys.float_info.max or (zero and value == 0)
         if fits:
             return float(value)
     least = "0 or more" if zero else "above 0"

@@ -32,7 +32,7 @@ async def refusal(
 
 
 @pytest.mark.parametrize("name", ["open_timeout", "close_timeout", "heartbeat", "connect_wait"])
-@pytest.mark.parametrize("value", [-1, math.nan, math.inf, -math.inf, "2", True, [1]])
+@pytest.mark.parametrize("value", [-1, math.nan, math.inf, 10**400, "2", True, [1]])
 async def test_a_time_that_is_no_time_is_refused_by_name(
     session: aiohttp.ClientSession, untouched: Gateway, name: str, value: object
 ) -> None:

@@ -142,6 +142,7 @@ def test_no_delay_is_above_the_cap_or_below_zero(
         {"cap": math.inf},
         {"cap": "1"},
         {"retry_after_cap": math.nan},
+        {"initial": 10**400},
         {"stable_after": -0.1},
         {"classify": 1},
     ],
