@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -14,6 +14,7 @@ from aiohttp import web
 from agent_conn.errors import ConfigurationError, StateError
 from agent_conn.gateway.acceptor import Acceptor
 from agent_conn.gateway.certificates import make_contexts
+from agent_conn.gateway.chat import ChatService, ScriptedChat
 from agent_conn.gateway.connection import Connection
 from agent_conn.gateway.faults import Fault, FaultPlan, Injection, StallAtAccept
 from agent_conn.gateway.handler import RequestHandler
@@ -37,10 +38,11 @@ class Gateway:
     """An inference gateway that listens on this machine; single use.
 
     It serves `GET /v1/stt` and `/v1/tts` in LiveKit's inference protocol through `engine`,
-    and `/v1/echo`, which sends every message back. It opens to `token`, or to inference
-    tokens of `api_key` and `api_secret`; with neither to anyone. `heartbeat` is the interval
-    in seconds of its own pings, None for none. `max_msg_size` is in bytes. The engine stays
-    its owner's to close.
+    `POST /v1/chat/completions` in OpenAI's with `chat_replies` in turn, or without any by
+    repeating the user, and `/v1/echo`, which sends every message back. It opens to `token`, or
+    to inference tokens of `api_key` and `api_secret`; with neither to anyone. `heartbeat` is
+    the interval in seconds of its own pings, None for none. `max_msg_size` is in bytes, of a
+    websocket's message and of a chat request. The engine stays its owner's to close.
 
     Raises:
         ConfigurationError: an argument is wrong.
@@ -51,6 +53,7 @@ class Gateway:
         self,
         engine: SpeechEngine | None = None,
         *,
+        chat_replies: Sequence[str] = (),
         host: str = "127.0.0.1",
         port: int = 0,
         tls: bool = False,
@@ -71,12 +74,14 @@ class Gateway:
         self._server_ssl: ssl.SSLContext | None = None
         self._tls = tls
         self._asked_port = port
+        self._max_msg_size = max_msg_size
         self._changes = Changes()
         self._plan = FaultPlan()
         self._stalls: list[Injection] = []
         self._sockets = SocketTable(self._changes)
         self._handler = RequestHandler(
             engine=engine if engine is not None else ScriptedEngine(),
+            chat=ChatService(ScriptedChat(chat_replies)),
             bearer=BearerCheck(token, api_key, api_secret),
             header_names=header_names,
             plan=self._plan,
@@ -100,7 +105,7 @@ class Gateway:
         """
         if self._runner is not None or self._port is not None:
             raise StateError("a gateway is started once")
-        app = web.Application()
+        app = web.Application(client_max_size=self._max_msg_size)
         app.router.add_route("*", "/{path:.*}", self._handler.handle)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=HANDLER_SECONDS)
         try:
