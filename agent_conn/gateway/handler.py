@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from collections import deque
 from http import HTTPStatus
 
 from aiohttp import hdrs, web
@@ -43,8 +44,9 @@ class RequestHandler:
         changes: Changes,
         heartbeat: float | None,
         max_msg_size: int,
+        keep_handshakes: int | None,
     ) -> None:
-        self.handshakes: list[Handshake] = []
+        self.handshakes: deque[Handshake] = deque(maxlen=keep_handshakes)
         self.connections: list[Connection] = []
         self._engine = engine
         self._chat = chat

@@ -42,7 +42,8 @@ class Gateway:
     repeating the user, and `/v1/echo`, which sends every message back. It opens to `token`, or
     to inference tokens of `api_key` and `api_secret`; with neither to anyone. `heartbeat` is
     the interval in seconds of its own pings, None for none. `max_msg_size` is in bytes, of a
-    websocket's message and of a chat request. The engine stays its owner's to close.
+    websocket's message and of a chat request. `handshakes` holds the last `keep_handshakes`
+    requests, with None all. The engine stays its owner's to close.
 
     Raises:
         ConfigurationError: an argument is wrong.
@@ -63,9 +64,12 @@ class Gateway:
         header_names: HeaderNames = DEFAULT_HEADER_NAMES,
         heartbeat: float | None = None,
         max_msg_size: int = DEFAULT_MAX_MSG_SIZE,
+        keep_handshakes: int | None = None,
     ) -> None:
         if heartbeat is not None and not heartbeat > 0:
             raise ConfigurationError("heartbeat must be positive, or None")
+        if keep_handshakes is not None and keep_handshakes < 0:
+            raise ConfigurationError("keep_handshakes must not be negative")
         if not 0 <= port <= 65_535:
             raise ConfigurationError("port must be 0 to 65535")
         self.host = host
@@ -89,6 +93,7 @@ class Gateway:
             changes=self._changes,
             heartbeat=heartbeat,
             max_msg_size=max_msg_size,
+            keep_handshakes=keep_handshakes,
         )
         self._runner: web.AppRunner | None = None
         self._acceptor: Acceptor | None = None
@@ -177,7 +182,7 @@ class Gateway:
 
     @property
     def handshakes(self) -> list[Handshake]:
-        """Every request so far, in the order they came."""
+        """Every request so far, or as many as are kept, in the order they came."""
         return list(self._handler.handshakes)
 
     @property
