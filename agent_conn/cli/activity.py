@@ -84,11 +84,12 @@ def _ids(facts: dict[str, Any]) -> str:
 
 
 def _end(facts: dict[str, Any]) -> str:
-    def amount(way: str) -> str:
-        return f"{facts[f'messages_{way}']} messages, {decimal(facts[f'bytes_{way}'])}"
-
-    code = facts["close_code"] or "without a Close"
-    return f"{code} after {facts['seconds']:.1f} s; in {amount('received')}; out {amount('sent')}"
+    code = facts["close_code"] or "no Close"
+    received, sent = decimal(facts["bytes_received"]), decimal(facts["bytes_sent"])
+    return (
+        f"{code} after {facts['seconds']:.1f} s, messages in {facts['messages_received']} "
+        f"({received}), out {facts['messages_sent']} ({sent})"
+    )
 
 
 def _clock(record: logging.LogRecord) -> str:
