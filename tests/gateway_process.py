@@ -71,7 +71,8 @@ async def ended(process: asyncio.subprocess.Process) -> Ended:
             out, err = await process.communicate()
     finally:
         await kill(process)
-    return Ended(process.returncode, out.decode(), err.decode())
+    # A stream that is no pipe gives None.
+    return Ended(process.returncode, (out or b"").decode(), (err or b"").decode())
 
 
 async def kill(process: asyncio.subprocess.Process) -> None:

@@ -111,7 +111,8 @@ class Gateway:
         if self._runner is not None or self._port is not None:
             raise StateError("a gateway is started once")
         app = web.Application(client_max_size=self._max_msg_size)
-        app.router.add_route("*", "/{path:.*}", self._handler.handle)
+        # A path may hold a line break, which a dot does not match.
+        app.router.add_route("*", r"/{path:[\s\S]*}", self._handler.handle)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=HANDLER_SECONDS)
         try:
             if self._tls:
