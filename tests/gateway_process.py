@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -88,11 +88,11 @@ async def run(*arguments: str, **variables: str) -> Ended:
 
 @asynccontextmanager
 async def gateway_process(
-    *arguments: str, prefix: tuple[str, ...] = (), **variables: str
+    *arguments: str, prefix: Sequence[str] = (), variables: Mapping[str, str] | None = None
 ) -> AsyncIterator[Served]:
     """A gateway on a free port, started under the command `prefix`."""
     command = (*prefix, sys.executable, "-m", "agent_conn", "gateway", "--port", "0", *arguments)
-    process = await launch(*command, **variables)
+    process = await launch(*command, **variables or {})
     try:
         assert process.stdout is not None
         async with asyncio.timeout(40):

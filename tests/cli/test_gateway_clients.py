@@ -28,7 +28,7 @@ async def run_client(served: Served, command: str) -> Ended:
     return await ended(await launch("sh", "-c", script, "sh", served.exports))
 
 
-@pytest.mark.skipif(find_spec("livekit.agents") is None, reason="the extra livekit")
+@pytest.mark.skipif(find_spec("livekit") is None, reason="the extra livekit")
 async def test_livekits_own_stt_tts_and_llm_need_what_it_printed_alone(
     speech: tuple[str, ...],
 ) -> None:

@@ -90,9 +90,7 @@ async def _peer_that_answers_no_close(
     return reader, writer
 
 
-async def test_a_shell_evaluates_it_in_the_background_and_stops_it_by_its_pid(
-    tmp_path: Path,
-) -> None:
+async def test_a_shell_evaluates_it_in_the_background_and_stops_it_by_its_pid() -> None:
     script = """
         eval "$("$1" -m agent_conn gateway --port 0 --engine scripted --quiet &)"
         kill -INT "$AGENT_CONN_GATEWAY_PID"
@@ -190,8 +188,11 @@ async def test_a_wrong_command_line_is_told_and_exits_64(
 async def test_credentials_of_ones_own_are_named_and_not_repeated() -> None:
     given = {"AGENT_CONN_API_KEY": TOLD_KEY, "AGENT_CONN_API_SECRET": TOLD_SECRET}
     arguments = ("--api-key", TOLD_KEY, "--api-secret", TOLD_SECRET)
-    for served_by in (gateway_process(*SCRIPTED, **given), gateway_process(*SCRIPTED, *arguments)):
-        async with served_by as served:
+    for starting in (
+        gateway_process(*SCRIPTED, variables=given),
+        gateway_process(*SCRIPTED, *arguments),
+    ):
+        async with starting as served:
             environment = await served.environment(**given)
             assert environment["LIVEKIT_INFERENCE_API_SECRET"] == TOLD_SECRET
             async with websocket(environment):
@@ -216,7 +217,7 @@ async def test_a_shell_without_the_users_secret_is_told_and_exports_nothing_empt
 
 
 async def test_a_token_opens_it_and_is_not_repeated() -> None:
-    async with gateway_process(*SCRIPTED, AGENT_CONN_TOKEN=TOLD_TOKEN) as served:
+    async with gateway_process(*SCRIPTED, variables={"AGENT_CONN_TOKEN": TOLD_TOKEN}) as served:
         environment = await served.environment(AGENT_CONN_TOKEN=TOLD_TOKEN)
         url = environment["LIVEKIT_INFERENCE_URL"] + "/echo"
         headers = {"Authorization": f"Bearer {environment['LIVEKIT_INFERENCE_TOKEN']}"}
@@ -358,7 +359,7 @@ async def test_speech_that_is_not_installed_is_told_with_what_to_install(
 async def test_without_speech_and_without_asking_for_it_the_engine_is_scripted(
     without_speech: dict[str, str],
 ) -> None:
-    async with gateway_process(**without_speech) as served:
+    async with gateway_process(variables=without_speech) as served:
         outcome = await served.stop()
     first, second, _ = outcome.err.splitlines()
     assert "engine scripted" in first
