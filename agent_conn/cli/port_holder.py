@@ -24,8 +24,10 @@ class Holder:
     """Whether it is `agent-conn gateway`."""
 
 
-def explain(host: str, port: int, failure: OSError) -> str:
+def explain(host: str, port: int, failure: OSError | UnicodeError) -> str:
     """Return in one sentence why `host` and `port` could not be listened on."""
+    if isinstance(failure, UnicodeError):
+        return f"--host {plain(host)} is no name of a host"
     if isinstance(failure, socket.gaierror):
         return f"--host {plain(host)} is no address of this machine: {failure.strerror}"
     if failure.errno == errno.EADDRNOTAVAIL:

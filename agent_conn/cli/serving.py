@@ -97,20 +97,22 @@ async def _engine(served: Served) -> AsyncIterator[SpeechEngine]:
 @asynccontextmanager
 async def _started(served: Served, engine: SpeechEngine) -> AsyncIterator[Gateway]:
     access = served.credentials.in_force
-    gateway = Gateway(
-        engine,
-        chat_replies=served.replies,
-        host=served.host,
-        port=served.port,
-        tls=served.tls,
-        keep_handshakes=HANDSHAKES_KEPT,
-        token=access.token,
-        api_key=access.api_key,
-        api_secret=access.api_secret,
-    )
     try:
+        gateway = Gateway(
+            engine,
+            chat_replies=served.replies,
+            host=served.host,
+            port=served.port,
+            tls=served.tls,
+            keep_handshakes=HANDSHAKES_KEPT,
+            token=access.token,
+            api_key=access.api_key,
+            api_secret=access.api_secret,
+        )
         await gateway.start()
-    except OSError as failure:
+    except ImportError as missing:
+        raise CannotServe(str(missing)) from None
+    except (OSError, UnicodeError) as failure:
         raise CannotServe(explain(served.host, served.port, failure)) from None
     try:
         yield gateway
