@@ -48,7 +48,11 @@ class Served:
         return await ended(self.process)
 
 
-async def launch(*command: str, **variables: str) -> asyncio.subprocess.Process:
+async def launch(
+    *command: str,
+    stdout: int = asyncio.subprocess.PIPE,
+    variables: Mapping[str, str] | None = None,
+) -> asyncio.subprocess.Process:
     """Start a process whose environment has `variables`, and none of the project's own."""
     inherited = {
         name: value
@@ -57,9 +61,9 @@ async def launch(*command: str, **variables: str) -> asyncio.subprocess.Process:
     }
     return await asyncio.create_subprocess_exec(
         *command,
-        stdout=asyncio.subprocess.PIPE,
+        stdout=stdout,
         stderr=asyncio.subprocess.PIPE,
-        env=inherited | {"COLUMNS": "200"} | variables,
+        env=inherited | {"COLUMNS": "200"} | dict(variables or {}),
         start_new_session=True,
     )
 
@@ -81,9 +85,10 @@ async def kill(process: asyncio.subprocess.Process) -> None:
         await process.communicate()
 
 
-async def run(*arguments: str, **variables: str) -> Ended:
+async def run(*arguments: str, variables: Mapping[str, str] | None = None) -> Ended:
     """Run `agent-conn` to its end."""
-    return await ended(await launch(sys.executable, "-m", "agent_conn", *arguments, **variables))
+    command = (sys.executable, "-m", "agent_conn", *arguments)
+    return await ended(await launch(*command, variables=variables))
 
 
 @asynccontextmanager
@@ -92,7 +97,7 @@ async def gateway_process(
 ) -> AsyncIterator[Served]:
     """A gateway on a free port, started under the command `prefix`."""
     command = (*prefix, sys.executable, "-m", "agent_conn", "gateway", "--port", "0", *arguments)
-    process = await launch(*command, **variables or {})
+    process = await launch(*command, variables=variables)
     try:
         assert process.stdout is not None
         async with asyncio.timeout(40):

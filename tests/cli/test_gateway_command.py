@@ -56,7 +56,8 @@ async def test_a_signal_closes_every_connection_with_1001(number: signal.Signals
     assert "Traceback" not in outcome.err
 
 
-async def test_a_second_signal_ends_it_at_once() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_second_signal_ends_it_at_once(number: signal.Signals) -> None:
     async with gateway_process(*SCRIPTED) as served:
         environment = await served.environment()
         reader, writer = await _peer_that_answers_no_close(environment)
@@ -64,10 +65,10 @@ async def test_a_second_signal_ends_it_at_once() -> None:
         served.process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(20):
             await served.process.stderr.readuntil(b"stopping")
-        outcome = await served.stop(signal.SIGTERM)
+        outcome = await served.stop(number)
         writer.close()
         await reader.read()
-    assert outcome.status == -signal.SIGTERM
+    assert outcome.status == -number
 
 
 async def _peer_that_answers_no_close(
@@ -94,23 +95,41 @@ async def test_a_shell_evaluates_it_in_the_background_and_stops_it_by_its_pid() 
     script = """
         eval "$("$1" -m agent_conn gateway --port 0 --engine scripted --quiet &)"
         kill -INT "$AGENT_CONN_GATEWAY_PID"
-        echo "$LIVEKIT_INFERENCE_URL"
+        "$1" -c "$2" "$LIVEKIT_INFERENCE_URL/nothing"
         kill -TERM "$AGENT_CONN_GATEWAY_PID"
         while kill -0 "$AGENT_CONN_GATEWAY_PID" 2>/dev/null; do :; done
     """
-    outcome = await ended(await launch("bash", "-c", script, "bash", sys.executable))
-    assert outcome.out.startswith("http://127.0.0.1:")
-    assert (outcome.status, outcome.err) == (0, "")
+    # A shell's background ignores SIGINT, and so does what was started there.
+    ask = """
+import sys, urllib.error, urllib.request
+try:
+    urllib.request.urlopen(sys.argv[1])
+except urllib.error.HTTPError as answer:
+    print(answer.code)
+"""
+    outcome = await ended(await launch("bash", "-c", script, "bash", sys.executable, ask))
+    assert (outcome.status, outcome.out, outcome.err) == (0, "404\n", "")
+
+
+async def test_a_reader_that_leaves_early_does_not_end_it() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = (sys.executable, "-m", "agent_conn", "gateway", "--port", "0", *SCRIPTED)
+    process = await launch(*command, stdout=writing)
+    os.close(writing)
+    assert process.stderr is not None
+    async with asyncio.timeout(30):
+        await process.stderr.readuntil(b"Ctrl-C stops it")
+    process.send_signal(signal.SIGTERM)
+    outcome = await ended(process)
+    assert outcome.status == 0
+    assert "Traceback" not in outcome.err
 
 
 async def test_on_a_terminal_it_prints_lines_to_paste_and_keeps_its_stdout() -> None:
     ours, theirs = pty.openpty()
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "agent_conn", "gateway", "--port", "0", *SCRIPTED),
-        stdout=theirs,
-        stderr=asyncio.subprocess.PIPE,
-        env={name: value for name, value in os.environ.items() if "AGENT_CONN" not in name},
-    )
+    command = (sys.executable, "-m", "agent_conn", "gateway", "--port", "0", *SCRIPTED)
+    process = await launch(*command, stdout=theirs)
     os.close(theirs)
     told = b""
     try:
@@ -364,7 +383,7 @@ def without_speech(tmp_path: Path) -> dict[str, str]:
 async def test_speech_that_is_not_installed_is_told_with_what_to_install(
     without_speech: dict[str, str],
 ) -> None:
-    outcome = await run("gateway", "--port", "0", "--engine", "speech", **without_speech)
+    outcome = await run("gateway", "--port", "0", "--engine", "speech", variables=without_speech)
     assert (outcome.status, outcome.out) == (UNAVAILABLE, "")
     assert "pip install 'agent-conn[speech]'" in outcome.err
     assert outcome.err.count("\n") == 1
