@@ -14,7 +14,6 @@ from agent_conn.cli.activity import shown_activity
 from agent_conn.cli.credentials import KEY_VARIABLE, SECRET_VARIABLE, TOKEN_VARIABLE, Credentials
 from agent_conn.cli.serving import CannotServe, Engine, Served, serve
 from agent_conn.cli.status import Finished, Status
-from agent_conn.settings import is_loopback
 
 DEFAULT_PORT = 7878
 
@@ -70,29 +69,19 @@ def serve_gateway(
     eval "$(agent-conn gateway --quiet &)" … kill "$AGENT_CONN_GATEWAY_PID"
     """
     try:
-        credentials = Credentials(token, api_key, api_secret)
+        served = Served(
+            host=host,
+            port=port,
+            tls=tls,
+            ca_file=ca_file,
+            engine=Engine.SCRIPTED if transcript and engine is None else engine,
+            transcripts=tuple(transcript or ()),
+            replies=tuple(reply or ()),
+            credentials=Credentials(token, api_key, api_secret),
+            quiet=quiet,
+        )
     except ValueError as wrong:
         raise typer.BadParameter(str(wrong)) from None
-    if not is_loopback(host) and not credentials.given:
-        raise typer.BadParameter(
-            f"--host {host!r} can be reached from other machines: give --token, "
-            f"or --api-key and --api-secret ({KEY_VARIABLE}, {SECRET_VARIABLE})"
-        )
-    if transcript and engine is Engine.SPEECH:
-        raise typer.BadParameter("--transcript is for --engine scripted")
-    if ca_file is not None and not tls:
-        raise typer.BadParameter("--ca-file is for --tls")
-    served = Served(
-        host=host,
-        port=port,
-        tls=tls,
-        ca_file=ca_file,
-        engine=Engine.SCRIPTED if transcript else engine,
-        transcripts=tuple(transcript or ()),
-        replies=tuple(reply or ()),
-        credentials=credentials,
-        quiet=quiet,
-    )
     console = Console(stderr=True, markup=False, highlight=False, emoji=False)
     try:
         with shown_activity(console, quiet=quiet), suppress(KeyboardInterrupt):

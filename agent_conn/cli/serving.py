@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from agent_conn.cli.credentials import Credentials
+from agent_conn.cli.credentials import KEY_VARIABLE, SECRET_VARIABLE, Credentials
 from agent_conn.cli.port_holder import explain
 from agent_conn.cli.stopping import stopped_by_signals
 from agent_conn.cli.trust import authorities_file
@@ -44,7 +44,11 @@ class CannotServe(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What to serve, and where; `engine` None is speech where it can be had."""
+    """What to serve, and where; `engine` None is speech where it can be had.
+
+    Raises:
+        ValueError: the options do not go together.
+    """
 
     host: str
     port: int
@@ -55,6 +59,17 @@ class Served:
     replies: tuple[str, ...]
     credentials: Credentials
     quiet: bool
+
+    def __post_init__(self) -> None:
+        if not is_loopback(self.host) and not self.credentials.given:
+            raise ValueError(
+                f"--host {self.host!r} can be reached from other machines: give --token, "
+                f"or --api-key and --api-secret ({KEY_VARIABLE}, {SECRET_VARIABLE})"
+            )
+        if self.transcripts and self.engine is Engine.SPEECH:
+            raise ValueError("--transcript is for --engine scripted")
+        if self.ca_file is not None and not self.tls:
+            raise ValueError("--ca-file is for --tls")
 
 
 async def serve(served: Served, console: Console) -> None:
