@@ -15,6 +15,8 @@ class Status(IntEnum):
     """No answer that could be understood."""
     USAGE = 64
     """A wrong command line, as EX_USAGE of sysexits.h."""
+    UNAVAILABLE = 69
+    """What the command itself needs is not to be had, as EX_UNAVAILABLE: a port, an extra."""
 
 
 class Finished(SystemExit):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
+from collections import deque
 from http import HTTPStatus
 
 from aiohttp import hdrs, web
 
+from agent_conn.gateway.chat import CHAT_PATH, ChatService
 from agent_conn.gateway.connection import Connection
 from agent_conn.gateway.faults import Fault, FaultPlan, OpenFault, Stage
 from agent_conn.gateway.handshakes import Handshake, read_identity, redact_headers
@@ -19,9 +22,11 @@ from agent_conn.gateway.tokens import BearerCheck, InvalidToken
 from agent_conn.gateway.tts import TtsSession
 from agent_conn.identity import HeaderNames
 
-SERVICES = ("/v1/stt", "/v1/tts", "/v1/echo")
+SERVICES = ("/v1/stt", "/v1/tts", "/v1/echo", CHAT_PATH)
 CLOSE_SECONDS = 1.0
 CANCELS = 2
+
+log: logging.Logger = logging.getLogger("agent_conn.gateway")
 
 
 class RequestHandler:
@@ -31,6 +36,7 @@ class RequestHandler:
         self,
         *,
         engine: SpeechEngine,
+        chat: ChatService,
         bearer: BearerCheck,
         header_names: HeaderNames,
         plan: FaultPlan,
@@ -38,10 +44,12 @@ class RequestHandler:
         changes: Changes,
         heartbeat: float | None,
         max_msg_size: int,
+        keep_handshakes: int | None,
     ) -> None:
-        self.handshakes: list[Handshake] = []
+        self.handshakes: deque[Handshake] = deque(maxlen=keep_handshakes)
         self.connections: list[Connection] = []
         self._engine = engine
+        self._chat = chat
         self._bearer = bearer
         self._header_names = header_names
         self._plan = plan
@@ -87,13 +95,18 @@ class RequestHandler:
             raise ConnectionResetError("the peer left before its request was served")
         handshake = self._record(request, peer_socket)
         fault = self._plan.take(Stage.REQUEST)
-        response = await answer_badly(fault, transport, peer_socket, handshake)
+        response: web.StreamResponse | None = await answer_badly(
+            fault, transport, peer_socket, handshake
+        )
         if peer_socket.closed.is_set():
             raise ConnectionResetError("the peer left")
         if response is None:
             response = self._refusal(request)
+        if response is None and request.path == CHAT_PATH:
+            response = await self._chat.answer(request, peer_socket, handshake, fault)
         if response is not None:
             handshake.answer(response.status, asyncio.get_running_loop().time())
+            log.info("gateway.request_answered", extra=_facts(handshake))
             return response
         return await self._open(request, transport, peer_socket, handshake, fault)
 
@@ -122,7 +135,7 @@ class RequestHandler:
             self._bearer.check(request.headers.get(hdrs.AUTHORIZATION))
         except InvalidToken as refused:
             return _refuse(HTTPStatus.UNAUTHORIZED, str(refused))
-        if not web.WebSocketResponse().can_prepare(request):
+        if request.path != CHAT_PATH and not web.WebSocketResponse().can_prepare(request):
             response = _refuse(HTTPStatus.UPGRADE_REQUIRED, "a websocket is served here")
             response.headers[hdrs.UPGRADE] = "websocket"
             return response
@@ -150,12 +163,14 @@ class RequestHandler:
         connection = Connection(ws, transport, peer_socket, handshake, self._changes)
         self.connections.append(connection)
         self._changes.notify()
+        log.info("gateway.connection_opened", extra=_facts(handshake))
         try:
             if isinstance(fault, OpenFault):
                 await connection.begin_with(fault)
             await self._serve(connection)
         finally:
             self.connections.remove(connection)
+            log.info("gateway.connection_closed", extra=_end_of(connection))
             await connection.aclose()
         return ws
 
@@ -168,6 +183,32 @@ class RequestHandler:
         else:
             async for message in connection:
                 await connection.send(message)
+
+
+def _facts(handshake: Handshake) -> dict[str, object]:
+    return {
+        "socket": handshake.socket_number,
+        "path": handshake.path,
+        "model": handshake.model,
+        "status": handshake.status,
+        "attribution": handshake.level.name,
+        "job_id": handshake.identity.job_id,
+        "room_id": handshake.identity.room_id,
+        "agent_id": handshake.identity.agent_id,
+        "session_id": handshake.session_id,
+    }
+
+
+def _end_of(connection: Connection) -> dict[str, object]:
+    opened_at = connection.handshake.answered_at or 0.0
+    return _facts(connection.handshake) | {
+        "close_code": connection.close_code,
+        "seconds": asyncio.get_running_loop().time() - opened_at,
+        "messages_received": connection.messages_received,
+        "messages_sent": connection.messages_sent,
+        "bytes_received": connection.bytes_received,
+        "bytes_sent": connection.bytes_sent,
+    }
 
 
 def _refuse(status: HTTPStatus, message: str) -> web.Response:

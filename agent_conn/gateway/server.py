@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -14,6 +14,7 @@ from aiohttp import web
 from agent_conn.errors import ConfigurationError, StateError
 from agent_conn.gateway.acceptor import Acceptor
 from agent_conn.gateway.certificates import make_contexts
+from agent_conn.gateway.chat import ChatService, ScriptedChat
 from agent_conn.gateway.connection import Connection
 from agent_conn.gateway.faults import Fault, FaultPlan, Injection, StallAtAccept
 from agent_conn.gateway.handler import RequestHandler
@@ -38,10 +39,12 @@ class Gateway:
     """An inference gateway that listens on this machine; single use.
 
     It serves `GET /v1/stt` and `/v1/tts` in LiveKit's inference protocol through `engine`,
-    and `/v1/echo`, which sends every message back. It opens to `token`, or to inference
-    tokens of `api_key` and `api_secret`; with neither to anyone. `heartbeat` is the interval
-    in seconds of its own pings, None for none. `max_msg_size` is in bytes. The engine stays
-    its owner's to close.
+    `POST /v1/chat/completions` in OpenAI's with `chat_replies` in turn, or without any by
+    repeating the user, and `/v1/echo`, which sends every message back. It opens to `token`, or
+    to inference tokens of `api_key` and `api_secret`; with neither to anyone. `heartbeat` is
+    the interval in seconds of its own pings, None for none. `max_msg_size` is in bytes, of a
+    websocket's message and of a chat request. `handshakes` holds the last `keep_handshakes`
+    requests, with None all. The engine stays its owner's to close.
 
     Raises:
         ConfigurationError: an argument is wrong.
@@ -52,6 +55,7 @@ class Gateway:
         self,
         engine: SpeechEngine | None = None,
         *,
+        chat_replies: Sequence[str] = (),
         host: str = "127.0.0.1",
         port: int = 0,
         tls: bool = False,
@@ -61,9 +65,12 @@ class Gateway:
         header_names: HeaderNames = DEFAULT_HEADER_NAMES,
         heartbeat: float | None = None,
         max_msg_size: int = DEFAULT_MAX_MSG_SIZE,
+        keep_handshakes: int | None = None,
     ) -> None:
         if heartbeat is not None and not heartbeat > 0:
             raise ConfigurationError("heartbeat must be positive, or None")
+        if keep_handshakes is not None and keep_handshakes < 0:
+            raise ConfigurationError("keep_handshakes must not be negative")
         if not 0 <= port <= 65_535:
             raise ConfigurationError("port must be 0 to 65535")
         self.host = host
@@ -72,12 +79,14 @@ class Gateway:
         self._server_ssl: ssl.SSLContext | None = None
         self._tls = tls
         self._asked_port = port
+        self._max_msg_size = max_msg_size
         self._changes = Changes()
         self._plan = FaultPlan()
         self._stalls: list[Injection] = []
         self._sockets = SocketTable(self._changes)
         self._handler = RequestHandler(
             engine=engine if engine is not None else ScriptedEngine(),
+            chat=ChatService(ScriptedChat(chat_replies)),
             bearer=BearerCheck(token, api_key, api_secret),
             header_names=header_names,
             plan=self._plan,
@@ -85,6 +94,7 @@ class Gateway:
             changes=self._changes,
             heartbeat=heartbeat,
             max_msg_size=max_msg_size,
+            keep_handshakes=keep_handshakes,
         )
         self._runner: web.AppRunner | None = None
         self._acceptor: Acceptor | None = None
@@ -101,8 +111,9 @@ class Gateway:
         """
         if self._runner is not None or self._port is not None:
             raise StateError("a gateway is started once")
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", self._handler.handle)
+        app = web.Application(client_max_size=self._max_msg_size)
+        # A path may hold a line break, which a dot does not match.
+        app.router.add_route("*", r"/{path:[\s\S]*}", self._handler.handle)
         self._runner = web.AppRunner(
             app, access_log=None, logger=http_logger, shutdown_timeout=HANDLER_SECONDS
         )
@@ -175,7 +186,7 @@ class Gateway:
 
     @property
     def handshakes(self) -> list[Handshake]:
-        """Every request so far, in the order they came."""
+        """Every request so far, or as many as are kept, in the order they came."""
         return list(self._handler.handshakes)
 
     @property

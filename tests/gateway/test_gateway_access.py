@@ -206,3 +206,22 @@ async def test_a_header_that_cannot_be_read_is_not_repeated_in_a_log(
     writer.close()
     assert "gateway.bad_request" in caplog.messages
     assert "secret" not in caplog.text
+
+
+async def test_only_the_last_handshakes_are_kept_when_told_so() -> None:
+    async with Gateway(keep_handshakes=2) as gateway:
+        for path in ("one", "two", "three"):
+            async with aiohttp.ClientSession() as session:
+                await session.get(f"{gateway.base_url}/{path}")
+        assert [handshake.path for handshake in gateway.handshakes] == ["/v1/two", "/v1/three"]
+    with pytest.raises(ConfigurationError, match="keep_handshakes"):
+        Gateway(keep_handshakes=-1)
+
+
+async def test_a_path_with_a_line_break_is_recorded_as_any_other(gateway: Gateway) -> None:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{gateway.base_url}/a%0Ab") as response,
+    ):
+        assert response.status == 404
+    assert [handshake.path for handshake in gateway.handshakes] == ["/v1/a\nb"]

@@ -13,19 +13,20 @@ pytest.importorskip("livekit.agents", exc_type=ImportError)
 import httpx2
 from livekit import rtc
 from livekit.agents import inference, llm
-from livekit_chat import ChatServer
 from livekit_support import CREDENTIALS, NativeSide, fake_job
+from multidict import CIMultiDict
 from openai import AsyncClient
 
 from agent_conn import AgentIdentity, WaitOutcome
+from agent_conn.gateway import Gateway, mint_token
 from agent_conn.integrations.httpx import AttributionAuth
 from agent_conn.integrations.livekit import attributed_headers, job_identity, room_connected
 
 
 @pytest.fixture
-async def chat() -> AsyncIterator[ChatServer]:
-    async with ChatServer() as server:
-        yield server
+async def chat() -> AsyncIterator[Gateway]:
+    async with Gateway(chat_replies=["hello"], **CREDENTIALS) as gateway:
+        yield gateway
 
 
 async def ask(model: inference.LLM) -> str:
@@ -35,11 +36,15 @@ async def ask(model: inference.LLM) -> str:
         return "".join([c.delta.content or "" async for c in stream if c.delta])
 
 
-def make_llm(chat: ChatServer, **options: Any) -> inference.LLM:
+def identities(chat: Gateway) -> list[AgentIdentity]:
+    return [handshake.identity for handshake in chat.handshakes]
+
+
+def make_llm(chat: Gateway, **options: Any) -> inference.LLM:
     return inference.LLM("a/b", base_url=chat.base_url, **CREDENTIALS, **options)
 
 
-async def test_the_unmodified_llm_sends_the_agents_id(chat: ChatServer) -> None:
+async def test_the_unmodified_llm_sends_the_agents_id(chat: Gateway) -> None:
     room = rtc.Room()
     with NativeSide().installed(), fake_job(room) as ctx:
         model = make_llm(chat, extra_kwargs={"extra_headers": attributed_headers()})
@@ -49,16 +54,17 @@ async def test_the_unmodified_llm_sends_the_agents_id(chat: ChatServer) -> None:
         await model.aclose()
         await room.disconnect()
     room_id = ctx.job.room.sid
-    assert chat.identities == [
+    assert identities(chat) == [
         AgentIdentity("AJ_1", room_id),
         AgentIdentity("AJ_1", room_id, "PA_one"),
     ]
-    sessions = [request.headers["X-LiveKit-Session-ID"] for request in chat.requests]
-    assert len(set(sessions)) == 2
-    assert all(request.headers["User-Agent"].startswith("LiveKit") for request in chat.requests)
+    assert len({handshake.session_id for handshake in chat.handshakes}) == 2
+    for handshake in chat.handshakes:
+        assert (handshake.model, handshake.status) == ("a/b", 200)
+        assert CIMultiDict(handshake.headers)["User-Agent"].startswith("LiveKit")
 
 
-async def test_in_a_task_made_before_the_job_the_line_alone_knows_it(chat: ChatServer) -> None:
+async def test_in_a_task_made_before_the_job_the_line_alone_knows_it(chat: Gateway) -> None:
     work: asyncio.Queue[Callable[[], Coroutine[Any, Any, str]]] = asyncio.Queue()
 
     async def worker() -> None:
@@ -79,11 +85,13 @@ async def test_in_a_task_made_before_the_job_the_line_alone_knows_it(chat: ChatS
         await attributed.aclose()
         await room.disconnect()
     own = AgentIdentity("AJ_1", ctx.job.room.sid, "PA_one")
-    assert chat.identities == [AgentIdentity(), own]
-    assert chat.requests[1].headers["X-LiveKit-Session-ID"].startswith("inference_")
+    assert identities(chat) == [AgentIdentity(), own]
+    session_id = chat.handshakes[1].session_id
+    assert session_id is not None
+    assert session_id.startswith("inference_")
 
 
-async def test_an_openai_client_of_a_plugin_waits_for_its_jobs_room(chat: ChatServer) -> None:
+async def test_an_openai_client_of_a_plugin_waits_for_its_jobs_room(chat: Gateway) -> None:
     native, room = NativeSide(hold=True), rtc.Room()
     with native.installed(), fake_job(room) as ctx:
         auth = AttributionAuth(
@@ -95,7 +103,7 @@ async def test_an_openai_client_of_a_plugin_waits_for_its_jobs_room(chat: ChatSe
         http_client = httpx2.AsyncClient(auth=cast("Any", auth))
         connecting = asyncio.create_task(room.connect("ws://unused", "one"))
         async with AsyncClient(
-            api_key="key", base_url=chat.base_url, http_client=http_client
+            api_key=mint_token(**CREDENTIALS), base_url=chat.base_url, http_client=http_client
         ) as client:
             asyncio.get_running_loop().call_later(0.2, native.release)
             answer = await client.chat.completions.create(
@@ -104,5 +112,5 @@ async def test_an_openai_client_of_a_plugin_waits_for_its_jobs_room(chat: ChatSe
         await connecting
         await room.disconnect()
     assert answer.choices[0].message.content == "hello"
-    assert chat.identities == [AgentIdentity("AJ_1", ctx.job.room.sid, "PA_one")]
+    assert identities(chat) == [AgentIdentity("AJ_1", ctx.job.room.sid, "PA_one")]
     assert [record.wait_outcome for record in auth.records] == [WaitOutcome.CONNECTED]

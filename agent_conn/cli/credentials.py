@@ -1,0 +1,72 @@
+"""What opens the gateway of the command line, and how a shell is told of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+DEVELOPER_KEY = "agent-conn"
+DEVELOPER_SECRET = "agent-conn-developer-secret-of-no-value"  # noqa: S105  (published)
+"""In every copy of this package, and so good for a gateway that only this machine reaches."""
+
+TOKEN_VARIABLE = "AGENT_CONN_TOKEN"  # noqa: S105  (a name, no secret)
+KEY_VARIABLE = "AGENT_CONN_API_KEY"
+SECRET_VARIABLE = "AGENT_CONN_API_SECRET"  # noqa: S105  (a name, no secret)
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Either a token, or a key with its secret; without any the published developer's pair.
+
+    Raises:
+        ValueError: both ways are given, half of the second, or what no header can carry.
+    """
+
+    token: str | None = field(default=None, repr=False)
+    api_key: str | None = field(default=None, repr=False)
+    api_secret: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if (self.api_key is None) is not (self.api_secret is None):
+            raise ValueError("--api-key and --api-secret go together")
+        if self.token is not None and self.api_key is not None:
+            raise ValueError("--token excludes --api-key and --api-secret")
+        if self.api_key == "" or self.api_secret == "":
+            raise ValueError("--api-key and --api-secret must not be empty")
+        if self.token is not None and not _fits_a_header(self.token):
+            raise ValueError("--token must be printable ASCII without blanks")
+
+    @property
+    def given(self) -> bool:
+        """Whether they are the user's own."""
+        return self.token is not None or self.api_key is not None
+
+    @property
+    def in_force(self) -> Credentials:
+        """What opens the gateway."""
+        return self if self.given else Credentials(None, DEVELOPER_KEY, DEVELOPER_SECRET)
+
+    def exports(self) -> dict[str, str]:
+        """Return what a client's environment needs, as shell words.
+
+        What the user gave is not repeated: its variable is named.
+        """
+        if self.token is not None:
+            return {"LIVEKIT_INFERENCE_TOKEN": _from_variable(TOKEN_VARIABLE, "--token")}
+        if self.api_key is not None:
+            return {
+                "LIVEKIT_INFERENCE_API_KEY": _from_variable(KEY_VARIABLE, "--api-key"),
+                "LIVEKIT_INFERENCE_API_SECRET": _from_variable(SECRET_VARIABLE, "--api-secret"),
+            }
+        return {
+            "LIVEKIT_INFERENCE_API_KEY": DEVELOPER_KEY,
+            "LIVEKIT_INFERENCE_API_SECRET": DEVELOPER_SECRET,
+        }
+
+
+def _from_variable(name: str, option: str) -> str:
+    # A shell that lacks the variable says so, instead of exporting an empty credential.
+    return f'"${{{name}:?set it to what {option} was}}"'
+
+
+def _fits_a_header(token: str) -> bool:
+    return token.isascii() and token.isprintable() and token != "" and " " not in token

@@ -1,0 +1,399 @@
+"""`agent-conn gateway` as a user and a script run it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pty
+import signal
+import socket
+import ssl
+import sys
+from pathlib import Path
+
+import aiohttp
+import pytest
+from gateway_process import ended, gateway_process, kill, launch, run, websocket
+
+from agent_conn.gateway import mint_token
+
+pytestmark = pytest.mark.timeout(90)
+SCRIPTED = ("--engine", "scripted")
+TOLD_KEY, TOLD_SECRET, TOLD_TOKEN = "canary-key", "canary-secret-0123456789abcdef", "canary-token"
+UNAVAILABLE, USAGE = 69, 64
+
+
+async def test_what_it_prints_is_all_that_a_client_needs() -> None:
+    async with gateway_process(*SCRIPTED) as served:
+        environment = await served.environment()
+        async with websocket(environment) as ws:
+            await ws.send_str("hello")
+            assert await ws.receive_str() == "hello"
+        outcome = await served.stop()
+    assert outcome.status == 0
+    assert [line.partition("=")[0] for line in served.exports.splitlines()] == [
+        "export LIVEKIT_INFERENCE_URL",
+        "export LIVEKIT_INFERENCE_API_KEY",
+        "export LIVEKIT_INFERENCE_API_SECRET",
+        "export AGENT_CONN_GATEWAY_PID",
+    ]
+    assert environment["AGENT_CONN_GATEWAY_PID"] == str(served.process.pid)
+    assert environment["LIVEKIT_INFERENCE_URL"] in outcome.err.splitlines()[0]
+    assert environment["LIVEKIT_INFERENCE_API_SECRET"] not in outcome.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_closes_every_connection_with_1001(number: signal.Signals) -> None:
+    async with gateway_process(*SCRIPTED) as served:
+        environment = await served.environment()
+        async with websocket(environment) as one, websocket(environment, "/stt?model=m") as two:
+            stopping = asyncio.create_task(served.stop(number))
+            for ws in (one, two):
+                message = await ws.receive()
+                assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, 1001)
+            outcome = await stopping
+    assert outcome.status == 0
+    assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_second_signal_ends_it_at_once(number: signal.Signals) -> None:
+    async with gateway_process(*SCRIPTED) as served:
+        environment = await served.environment()
+        reader, writer = await _peer_that_answers_no_close(environment)
+        assert served.process.stderr is not None
+        served.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(20):
+            await served.process.stderr.readuntil(b"stopping")
+        outcome = await served.stop(number)
+        writer.close()
+        await reader.read()
+    assert outcome.status == -number
+
+
+async def _peer_that_answers_no_close(
+    environment: dict[str, str],
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    key, secret = (environment[f"LIVEKIT_INFERENCE_API_{part}"] for part in ("KEY", "SECRET"))
+    port = int(environment["LIVEKIT_INFERENCE_URL"].rpartition(":")[2].partition("/")[0])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    lines = (
+        "GET /v1/echo HTTP/1.1",
+        "Host: gateway",
+        f"Authorization: Bearer {mint_token(key, secret)}",
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+    )
+    writer.write("\r\n".join((*lines, "", "")).encode())
+    assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+    return reader, writer
+
+
+async def test_a_shell_evaluates_it_in_the_background_and_stops_it_by_its_pid() -> None:
+    script = """
+        eval "$("$1" -m agent_conn gateway --port 0 --engine scripted --quiet &)"
+        kill -INT "$AGENT_CONN_GATEWAY_PID"
+        "$1" -c "$2" "$LIVEKIT_INFERENCE_URL/nothing"
+        kill -TERM "$AGENT_CONN_GATEWAY_PID"
+        while kill -0 "$AGENT_CONN_GATEWAY_PID" 2>/dev/null; do :; done
+    """
+    # A shell's background ignores SIGINT, and so does what was started there.
+    ask = """
+import sys, urllib.error, urllib.request
+try:
+    urllib.request.urlopen(sys.argv[1])
+except urllib.error.HTTPError as answer:
+    print(answer.code)
+"""
+    outcome = await ended(await launch("bash", "-c", script, "bash", sys.executable, ask))
+    assert (outcome.status, outcome.out, outcome.err) == (0, "404\n", "")
+
+
+async def test_a_reader_that_leaves_early_does_not_end_it() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = (sys.executable, "-m", "agent_conn", "gateway", "--port", "0", *SCRIPTED)
+    process = await launch(*command, stdout=writing)
+    os.close(writing)
+    assert process.stderr is not None
+    async with asyncio.timeout(30):
+        await process.stderr.readuntil(b"Ctrl-C stops it")
+    process.send_signal(signal.SIGTERM)
+    outcome = await ended(process)
+    assert outcome.status == 0
+    assert "Traceback" not in outcome.err
+
+
+async def test_on_a_terminal_it_prints_lines_to_paste_and_keeps_its_stdout() -> None:
+    ours, theirs = pty.openpty()
+    command = (sys.executable, "-m", "agent_conn", "gateway", "--port", "0", *SCRIPTED)
+    process = await launch(*command, stdout=theirs)
+    os.close(theirs)
+    told = b""
+    try:
+        while told.count(b"\n") < 3:
+            told += await asyncio.to_thread(os.read, ours, 4096)
+        process.send_signal(signal.SIGINT)
+        outcome = await ended(process)
+    finally:
+        await kill(process)
+        os.close(ours)
+    assert outcome.status == 0
+    assert [line.split("=")[0] for line in told.decode().splitlines()] == [
+        "export LIVEKIT_INFERENCE_URL",
+        "export LIVEKIT_INFERENCE_API_KEY",
+        "export LIVEKIT_INFERENCE_API_SECRET",
+    ]
+
+
+async def test_a_port_that_another_gateway_has_is_told_with_its_pid() -> None:
+    async with gateway_process(*SCRIPTED) as served:
+        port = (await served.environment())["LIVEKIT_INFERENCE_URL"].split(":")[2].split("/")[0]
+        outcome = await run("gateway", *SCRIPTED, "--port", port)
+    assert (outcome.status, outcome.out) == (UNAVAILABLE, "")
+    assert outcome.err == (
+        f"agent-conn gateway: port {port} is taken by another agent-conn gateway "
+        f"(pid {served.process.pid}); --port 0 takes a free one\n"
+    )
+
+
+async def test_a_port_that_another_program_has_is_told_with_its_name() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        outcome = await run("gateway", *SCRIPTED, "--port", str(port))
+    assert (outcome.status, outcome.out) == (UNAVAILABLE, "")
+    name = await asyncio.to_thread(Path("/proc/self/comm").read_text)
+    assert f"port {port} is taken by {name.strip()} (pid {os.getpid()})" in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "told"),
+    [
+        # 192.0.2.0/24 is for documentation, RFC 5737.
+        ("192.0.2.1", "--host 192.0.2.1 is no address of this machine"),
+        ("a..b", "--host a..b is no name of a host"),
+    ],
+)
+async def test_a_host_that_is_not_of_this_machine_is_told(host: str, told: str) -> None:
+    outcome = await run("gateway", *SCRIPTED, "--host", host, "--token", TOLD_TOKEN)
+    assert (outcome.status, outcome.err) == (UNAVAILABLE, f"agent-conn gateway: {told}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--port", "65536"), "--port"),
+        (("--engine", "human"), "--engine"),
+        (("--nonsense",), "--nonsense"),
+        (("--host", "0.0.0.0"), "give --token"),
+        (("--host", "gateway.example"), "give --token"),
+        (("--api-key", TOLD_KEY), "--api-key and --api-secret go together"),
+        (("--api-key", TOLD_KEY, "--api-secret", ""), "must not be empty"),
+        (("--token", TOLD_TOKEN, "--api-key", TOLD_KEY, "--api-secret", TOLD_SECRET), "excludes"),
+        (("--token", f"{TOLD_TOKEN}\n"), "printable ASCII"),
+        (("--engine", "speech", "--transcript", "one"), "--transcript"),
+        (("--ca-file", "ca.pem"), "--ca-file"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+async def test_a_wrong_command_line_is_told_and_exits_64(
+    arguments: tuple[str, ...], told: str
+) -> None:
+    outcome = await run("gateway", *arguments)
+    assert (outcome.status, outcome.out) == (USAGE, "")
+    assert told in " ".join(outcome.err.split())
+    assert "canary" not in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+async def test_credentials_of_ones_own_are_named_and_not_repeated() -> None:
+    given = {"AGENT_CONN_API_KEY": TOLD_KEY, "AGENT_CONN_API_SECRET": TOLD_SECRET}
+    arguments = ("--api-key", TOLD_KEY, "--api-secret", TOLD_SECRET)
+    for starting in (
+        gateway_process(*SCRIPTED, variables=given),
+        gateway_process(*SCRIPTED, *arguments),
+    ):
+        async with starting as served:
+            environment = await served.environment(**given)
+            assert environment["LIVEKIT_INFERENCE_API_SECRET"] == TOLD_SECRET
+            async with websocket(environment):
+                pass
+            with pytest.raises(aiohttp.WSServerHandshakeError, match="401"):
+                async with websocket({**environment, "LIVEKIT_INFERENCE_API_SECRET": "other"}):
+                    pass
+            outcome = await served.stop()
+        assert "canary" not in served.exports + outcome.err
+        assert "answered 401 NONE  /v1/echo" in outcome.err
+
+
+async def test_a_shell_without_the_users_secret_is_told_and_exports_nothing_empty() -> None:
+    async with gateway_process(
+        *SCRIPTED, "--api-key", TOLD_KEY, "--api-secret", TOLD_SECRET
+    ) as served:
+        shell = await launch("sh", "-c", 'eval "$1"; echo done', "sh", served.exports)
+        outcome = await ended(shell)
+    assert outcome.status != 0
+    assert outcome.out == ""
+    assert "AGENT_CONN_API_KEY: set it to what --api-key was" in outcome.err
+
+
+async def test_a_token_opens_it_and_is_not_repeated() -> None:
+    async with gateway_process(*SCRIPTED, variables={"AGENT_CONN_TOKEN": TOLD_TOKEN}) as served:
+        environment = await served.environment(AGENT_CONN_TOKEN=TOLD_TOKEN)
+        url = environment["LIVEKIT_INFERENCE_URL"] + "/echo"
+        headers = {"Authorization": f"Bearer {environment['LIVEKIT_INFERENCE_TOKEN']}"}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(url, headers=headers) as ws,
+        ):
+            await ws.send_str("hello")
+            assert await ws.receive_str() == "hello"
+        outcome = await served.stop()
+    assert "canary" not in served.exports + outcome.err
+    assert "--api-secret" in outcome.err
+
+
+async def test_beyond_this_machine_it_says_what_to_mind() -> None:
+    # In a network namespace of its own, where nobody else can reach it.
+    prefix = ("unshare", "--net", "--map-root-user")
+    if (await ended(await launch(*prefix, "true"))).status != 0:
+        pytest.skip("this user may make no network namespace")
+    arguments = (*SCRIPTED, "--host", "0.0.0.0", "--token", TOLD_TOKEN)
+    async with gateway_process(*arguments, prefix=prefix) as served:
+        outcome = await served.stop()
+    assert outcome.status == 0
+    assert "in the clear without --tls" in outcome.err
+
+
+async def test_with_tls_the_printed_file_makes_a_client_trust_it(tmp_path: Path) -> None:
+    kept = tmp_path / "ca.pem"
+    for arguments in ((), ("--ca-file", str(kept))):
+        earlier = {"SSL_CERT_FILE": "/nowhere/of-an-earlier-gateway.pem"}
+        async with gateway_process(*SCRIPTED, "--tls", *arguments, variables=earlier) as served:
+            environment = await served.environment()
+            file = Path(environment["SSL_CERT_FILE"])
+            certificates = await asyncio.to_thread(file.read_text)
+            assert environment["LIVEKIT_INFERENCE_URL"].startswith("https://")
+            await _open_with_tls(environment)
+            outcome = await served.stop()
+        assert certificates.count("BEGIN CERTIFICATE") == 1 + await asyncio.to_thread(_machines_own)
+        assert outcome.status == 0
+        assert await asyncio.to_thread(file.exists) is bool(arguments)
+
+
+def _machines_own() -> int:
+    paths = ssl.get_default_verify_paths()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    for file in (Path(paths.openssl_cafile), *Path(paths.openssl_capath).glob("*.[0-9]")):
+        if file.exists():
+            context.load_verify_locations(file)
+    return len(context.get_ca_certs())
+
+
+async def _open_with_tls(environment: dict[str, str]) -> None:
+    context = ssl.create_default_context(cafile=environment["SSL_CERT_FILE"])
+    url = environment["LIVEKIT_INFERENCE_URL"]
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session,
+        session.get(f"{url}/nothing") as response,
+    ):
+        assert response.status == 404
+
+
+async def test_a_ca_file_that_cannot_be_written_is_told() -> None:
+    outcome = await run("gateway", *SCRIPTED, "--port", "0", "--tls", "--ca-file", "/nowhere/ca")
+    assert (outcome.status, outcome.out) == (UNAVAILABLE, "")
+    assert "cannot write the --ca-file: No such file" in outcome.err
+
+
+async def test_each_connection_has_its_lines_with_what_was_sent_shown_as_text() -> None:
+    async with gateway_process(*SCRIPTED) as served:
+        environment = await served.environment()
+        headers = {"X-LiveKit-Job-ID": "AJ_[red]", "X-LiveKit-Room-ID": "RM_1"}
+        async with websocket(environment, "/echo?model=[bold]%1b[31m%0d", **headers) as ws:
+            await ws.send_str("hello")
+            await ws.receive_str()
+        async with aiohttp.ClientSession() as session:
+            url = environment["LIVEKIT_INFERENCE_URL"] + "/%1b[2J%0aforged?token=canary"
+            async with session.get(url) as response:
+                assert response.status == 404
+        outcome = await served.stop()
+    assert outcome.err.count("\n") == 5, outcome.err
+    _, opened, closed, answered, stopping = outcome.err.splitlines()
+    asked = r"ROOM  /v1/echo [bold]\x1b[31m\r"
+    assert opened.endswith(rf"#1 opened       {asked} room=RM_1 job=AJ_[red]")
+    assert f"#1 closed       {asked} 1000 after " in closed
+    assert closed.endswith("messages in 1 (5 bytes), out 1 (5 bytes)")
+    assert answered.endswith(r"answered 404 NONE  /v1/\x1b[2J\nforged")
+    assert stopping.startswith("stopping")
+    assert "\x1b" not in outcome.err
+    assert "canary" not in outcome.err
+
+
+async def test_quiet_tells_of_no_connection() -> None:
+    async with gateway_process(*SCRIPTED, "--quiet") as served:
+        async with websocket(await served.environment()):
+            pass
+        outcome = await served.stop()
+    assert (outcome.status, outcome.err) == (0, "")
+
+
+async def test_the_script_is_what_was_asked_for() -> None:
+    arguments = ("--transcript", "so it is", "--reply", "one", "--reply", "two")
+    async with gateway_process(*arguments) as served:
+        environment = await served.environment()
+        async with websocket(environment, "/stt?model=m") as ws:
+            await ws.send_json({"type": "session.create", "settings": {"sample_rate": "16000"}})
+            await ws.send_json({"type": "input_audio", "audio": "AAAAAA=="})
+            await ws.send_json({"type": "session.finalize"})
+            while (message := await ws.receive_json())["type"] != "final_transcript":
+                pass
+            assert message["transcript"] == "so it is"
+        replies = [await _chat(environment) for _ in range(2)]
+    assert replies == ["one", "two"]
+
+
+async def _chat(environment: dict[str, str]) -> str:
+    token = mint_token(
+        environment["LIVEKIT_INFERENCE_API_KEY"], environment["LIVEKIT_INFERENCE_API_SECRET"]
+    )
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+    url = environment["LIVEKIT_INFERENCE_URL"] + "/chat/completions"
+    headers = {"Authorization": f"Bearer {token}"}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(url, json=body, headers=headers) as response,
+    ):
+        answer = await response.json()
+    reply: str = answer["choices"][0]["message"]["content"]
+    return reply
+
+
+@pytest.fixture
+def without_speech(tmp_path: Path) -> dict[str, str]:
+    """An environment in which the speech extra is not installed."""
+    missing = "raise ModuleNotFoundError('No module named espeakng_loader')"
+    (tmp_path / "espeakng_loader.py").write_text(missing)
+    return {"PYTHONPATH": str(tmp_path)}
+
+
+async def test_speech_that_is_not_installed_is_told_with_what_to_install(
+    without_speech: dict[str, str],
+) -> None:
+    outcome = await run("gateway", "--port", "0", "--engine", "speech", variables=without_speech)
+    assert (outcome.status, outcome.out) == (UNAVAILABLE, "")
+    assert "pip install 'agent-conn[speech]'" in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+async def test_without_speech_and_without_asking_for_it_the_engine_is_scripted(
+    without_speech: dict[str, str],
+) -> None:
+    async with gateway_process(variables=without_speech) as served:
+        outcome = await served.stop()
+    first, second, _ = outcome.err.splitlines()
+    assert "engine scripted" in first
+    assert "pip install 'agent-conn[speech]'" in second

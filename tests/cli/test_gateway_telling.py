@@ -1,0 +1,104 @@
+"""What the gateway's command tells: text of others, a port's holder, credentials."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+
+import pytest
+from rich.console import Console
+
+from agent_conn.cli.activity import line_of, shown_activity
+from agent_conn.cli.credentials import Credentials
+from agent_conn.cli.plain import plain
+from agent_conn.cli.port_holder import explain, holders
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("/v1/stt", "/v1/stt"),
+        ("[red]é [/red]", "[red]é [/red]"),
+        ("\x1b[2J\r\n\x9b", r"\x1b[2J\r\n\x9b"),
+        ("a\u202eb\udc80", r"a\u202eb\udc80"),
+    ],
+)
+def test_what_does_not_print_is_shown_as_an_escape(text: str, shown: str) -> None:
+    assert plain(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"), [("x" * 10, "x" * 10), ("x" * 11, "x" * 9 + "…"), ("\n" * 9, r"\n\n\n\n\…")]
+)
+def test_what_is_long_is_cut(text: str, shown: str) -> None:
+    assert plain(text, 10) == shown
+
+
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [
+        (OSError(errno.EACCES, "Permission denied"), "port 80 needs more rights"),
+        (OSError(errno.EADDRNOTAVAIL, "?"), "--host h is no address of this machine"),
+        (socket.gaierror(-2, "not known"), "--host h is no address of this machine: not known"),
+        (OSError(errno.EMFILE, "Too many open files"), "cannot listen on h, port 80: Too many"),
+    ],
+)
+def test_a_failure_to_listen_is_told_in_its_own_words(failure: OSError, told: str) -> None:
+    assert explain("h", 80, failure).startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
+)
+def test_the_holder_of_a_port_is_found_while_it_listens(
+    family: socket.AddressFamily, host: str
+) -> None:
+    with socket.create_server((host, 0), family=family) as taken:
+        port = taken.getsockname()[1]
+        (holder,) = holders(port)
+        assert (holder.pid, holder.is_gateway) == (os.getpid(), False)
+    assert holders(port) == []
+
+
+def test_a_holder_that_cannot_be_seen_is_told_as_such() -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+        told = explain("127.0.0.1", port, OSError(errno.EADDRINUSE, "in use"))
+    assert f"port {port} is taken by a process that cannot be seen from here" in told
+
+
+def test_credentials_show_nothing_of_themselves() -> None:
+    for credentials in (Credentials("canary"), Credentials(None, "canary-key", "canary")):
+        assert "canary" not in repr(credentials)
+        assert "canary" not in str(credentials.exports())
+
+
+def test_a_warning_is_shown_even_when_quiet_and_nothing_else_is() -> None:
+    console = Console(force_terminal=True, color_system=None, width=20, record=True)
+    log = logging.getLogger("agent_conn.gateway")
+    with shown_activity(console, quiet=True), console.capture() as shown:
+        log.info("gateway.started", extra={"host": "h", "port": 1})
+        log.warning("gateway.engine_failed", extra={"error": "SpeechFailed"})
+    assert shown.get().endswith("gateway.engine_failed SpeechFailed\n")
+    assert shown.get().count("\n") == 1
+    assert not log.isEnabledFor(logging.INFO)
+
+
+@pytest.mark.parametrize("level", ["NONE", "JOB", "ROOM", "AGENT"])
+def test_each_level_has_a_colour_and_its_word(level: str) -> None:
+    record = logging.LogRecord("n", logging.INFO, "p", 1, "gateway.connection_opened", None, None)
+    vars(record).update(
+        {"socket": 7, "attribution": level, "path": "/v1/stt", "model": None},
+        agent_id=None,
+        room_id=None,
+        job_id=None,
+    )
+    line = line_of(record)
+    assert line is not None
+    ((start, end, style),) = line.spans
+    assert line.plain[start:end].strip() == level
+    assert style
+    assert line.plain.endswith("/v1/stt")
