@@ -42,9 +42,9 @@ class InferenceGateway:
     one that calls `asyncio.run`. `gateway` is one that was not started, by default
     ``Gateway()`` with its scripted engine. It is given `stop_timeout` seconds to end.
 
-    Each call but `wait_until` and `wait_idle` returns once the gateway's thread has done what
-    it had under way, so that what it tells is settled. If that takes over 5 seconds, because
-    an engine blocks the thread, it raises TimeoutError with where the thread is.
+    What is not awaited blocks its caller until the gateway's thread has done what it had under
+    way, so that what it tells is settled. Where that thread does not answer within 5 seconds,
+    because an engine blocks it, TimeoutError says where it is.
 
     Raises:
         ConfigurationError: `stop_timeout` is not positive.
@@ -92,12 +92,11 @@ class InferenceGateway:
         """
         loop, stop = self._started.result(0)
         loop.call_soon_threadsafe(stop.set)
-        try:
-            self._ended.result(self._stop_timeout)
-        except TimeoutError:
+        if not wait({self._ended}, self._stop_timeout).done:
             text = f"the gateway did not stop in {self._stop_timeout:g} s; {self._whereabouts()}"
-            raise TimeoutError(text) from None
+            raise TimeoutError(text)
         self._thread.join()
+        self._ended.result()
 
     @property
     def base_url(self) -> str:
@@ -167,9 +166,7 @@ class InferenceGateway:
             TimeoutError: it is still false after `timeout` seconds.
             StateError: the gateway does not run.
         """
-        await asyncio.wrap_future(
-            self._submit(lambda: self._gateway.wait_until(predicate, timeout))
-        )
+        await self._wait(timeout, lambda: self._gateway.wait_until(predicate, timeout))
 
     async def wait_idle(self, timeout: float = 5.0) -> None:
         """Return once no socket is open.
@@ -178,7 +175,7 @@ class InferenceGateway:
             TimeoutError: some still are after `timeout` seconds; the text names them.
             StateError: the gateway does not run.
         """
-        await asyncio.wrap_future(self._submit(lambda: self._gateway.wait_idle(timeout)))
+        await self._wait(timeout, lambda: self._gateway.wait_idle(timeout))
 
     def assert_attributed(
         self, level: AttributionLevel = AttributionLevel.AGENT, *, path: str | None = None
@@ -233,6 +230,17 @@ class InferenceGateway:
             answer.cancel()
             raise TimeoutError(f"the gateway does not answer; {self._whereabouts()}")
         return answer.result()
+
+    async def _wait(self, timeout: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        deadline = asyncio.timeout(timeout + ANSWER_SECONDS)
+        try:
+            async with deadline:
+                await asyncio.wrap_future(self._submit(work))
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            text = f"the gateway does not answer; {self._whereabouts()}"
+            raise TimeoutError(text) from None
 
     def _submit(self, work: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
         if not self._started.done() or self._ended.done():

@@ -17,6 +17,7 @@ from agent_conn import (
     HandshakeRejected,
     InferenceConnection,
     StateError,
+    testing,
 )
 from agent_conn.gateway import (
     Gateway,
@@ -220,7 +221,9 @@ def test_a_stop_without_a_bound_is_refused(stop_timeout: float) -> None:
 
 
 async def test_an_engine_that_blocks_is_told_with_its_place(
-    client: aiohttp.ClientSession, no_blocking_calls: BlockBuster
+    client: aiohttp.ClientSession,
+    no_blocking_calls: BlockBuster,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     no_blocking_calls.deactivate()
     blocked, release = asyncio.Event(), threading.Event()
@@ -236,6 +239,11 @@ async def test_an_engine_that_blocks_is_told_with_its_place(
         with InferenceGateway(Gateway(Blocking()), stop_timeout=0.05) as gateway:
             speaking.append(asyncio.create_task(speak(client, gateway)))
             await blocked.wait()
+            monkeypatch.setattr(testing, "ANSWER_SECONDS", 0.05)
+            with pytest.raises(TimeoutError, match=r"does not answer(?s:.*)release\.wait"):
+                gateway.withdraw_faults()
+            with pytest.raises(TimeoutError, match=r"does not answer(?s:.*)release\.wait"):
+                await gateway.wait_idle(timeout=0)
 
     speaking: list[asyncio.Task[dict[str, Any]]] = []
     with pytest.raises(TimeoutError, match=r"did not stop in 0\.05 s(?s:.*)release\.wait"):
