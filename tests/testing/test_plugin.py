@@ -7,6 +7,8 @@ import base64
 import pytest
 
 pytest_plugins = ["pytester"]
+# Each starts a pytest of its own, and one of them imports LiveKit Agents.
+pytestmark = pytest.mark.timeout(180)
 
 AGENT = """
 import asyncio, aiohttp, pytest
