@@ -10,13 +10,17 @@ from blockbuster import BlockBuster, blockbuster_ctx
 from support import Line, Room, open_line
 
 import agent_conn
+import agent_conn.testing
 from agent_conn.gateway import Gateway
 
 
 @pytest.fixture(autouse=True)
 def no_blocking_calls() -> Iterator[BlockBuster]:
-    """Fail a test in which this package blocks the event loop."""
-    with blockbuster_ctx(scanned_modules=agent_conn) as blockbuster:
+    """Fail a test in which this package blocks the event loop.
+
+    `agent_conn.testing` waits for the thread of its gateway, as it says.
+    """
+    with blockbuster_ctx(agent_conn, excluded_modules=[agent_conn.testing]) as blockbuster:
         yield blockbuster
 
 

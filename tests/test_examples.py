@@ -628,7 +628,12 @@ async def test_one_pump_speaks_into_a_file_and_the_other_transcribes_it(
 def test_an_example_is_short_and_uses_public_names_alone(path: Path) -> None:
     text = path.read_text()
     assert len(text.splitlines()) < 100
-    modules = {"agent_conn", "agent_conn.gateway", "agent_conn.integrations.livekit"}
+    modules = {
+        "agent_conn",
+        "agent_conn.gateway",
+        "agent_conn.integrations.livekit",
+        "agent_conn.testing",
+    }
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("agent_conn"):
             assert node.module in modules

@@ -48,7 +48,7 @@ class RequestHandler:
     ) -> None:
         self.handshakes: deque[Handshake] = deque(maxlen=keep_handshakes)
         self.connections: list[Connection] = []
-        self._engine = engine
+        self.engine = engine
         self._chat = chat
         self._bearer = bearer
         self._header_names = header_names
@@ -177,9 +177,9 @@ class RequestHandler:
     async def _serve(self, connection: Connection) -> None:
         session_id = connection.handshake.session_id or uuid.uuid4().hex
         if connection.path == "/v1/stt":
-            await SttSession(connection, self._engine, session_id).run()
+            await SttSession(connection, self.engine, session_id).run()
         elif connection.path == "/v1/tts":
-            await TtsSession(connection, self._engine, session_id).run()
+            await TtsSession(connection, self.engine, session_id).run()
         else:
             async for message in connection:
                 await connection.send(message)

@@ -185,6 +185,15 @@ class Gateway:
         return f"{'wss' if self._tls else 'ws'}://{self._authority()}{path}"
 
     @property
+    def engine(self) -> SpeechEngine:
+        """Who hears and speaks; another one serves the sessions that begin after it was set."""
+        return self._handler.engine
+
+    @engine.setter
+    def engine(self, engine: SpeechEngine) -> None:
+        self._handler.engine = engine
+
+    @property
     def handshakes(self) -> list[Handshake]:
         """Every request so far, or as many as are kept, in the order they came."""
         return list(self._handler.handshakes)
