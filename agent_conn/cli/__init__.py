@@ -13,6 +13,8 @@ try:
 except ImportError:
     sys.exit("agent-conn needs typer and rich: pip install 'agent-conn[cli]'")
 
+from agent_conn.cli.probe import probe
+
 app: typer.Typer = typer.Typer(
     name="agent-conn",
     # A traceback with locals would show credentials.
@@ -33,6 +35,9 @@ def describe(
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
         raise Finished(Status.USAGE)
+
+
+app.command("probe")(probe)
 
 
 def main() -> None:

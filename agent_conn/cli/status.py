@@ -15,6 +15,8 @@ class Status(IntEnum):
     """No answer that could be understood."""
     USAGE = 64
     """A wrong command line, as EX_USAGE of sysexits.h."""
+    INTERRUPTED = 130
+    """Ended by Ctrl-C, as shells count it: 128 and the signal's number."""
 
 
 class Finished(SystemExit):
