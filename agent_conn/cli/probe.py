@@ -111,6 +111,7 @@ def probe(
         target = Target(
             shown_url=_OWN_GATEWAY if dial is None else shown(dial.url),
             credentials=credentials.source,
+            mints=credentials.api_key is not None,
             attribution=identity.level.name,
             secure=dial is None or dial.context is not None,
         )

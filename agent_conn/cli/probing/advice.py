@@ -167,16 +167,21 @@ def _on_unauthorized(refusal: Refusal, target: Target) -> str:
             "The gateway wants a token: pass --api-key and --api-secret, or set them in the "
             "environment."
         )
+    if not target.mints:
+        return (
+            f"The gateway does not take the token of {target.credentials}: check that it has not "
+            "expired, and that it was made with a key of this gateway."
+        )
     skew = clock_skew(refusal)
     if abs(skew) > CLOCK_SKEW_SECONDS:
         side = "ahead of" if skew > 0 else "behind"
         return (
-            f"This machine's clock is {abs(skew):.0f} s {side} the gateway's, so that tokens are "
-            "out of time: set it. If that does not help, check the key and secret."
+            f"This machine's clock is {abs(skew):.0f} s {side} the gateway's, so that its tokens "
+            "are not valid there: set it. If that does not help, check the key and secret."
         )
     return (
-        f"The gateway does not take the token ({target.credentials}): check that key and secret "
-        "belong together and to this gateway, or that the token has not expired."
+        f"The gateway does not take a token minted with {target.credentials}: check that the two "
+        "belong together, and to this gateway."
     )
 
 
@@ -205,7 +210,10 @@ def _on_quota(quota: Quota | None, retry_after: float | None) -> Iterator[str]:
 
 def _on_open_tls(tls: Tls, now: datetime) -> Iterator[str]:
     if tls.verified is None:
-        yield "Nobody checked the certificate (--insecure): do not send it credentials that matter."
+        yield (
+            "The certificate was not checked (--insecure): anyone on the way could have answered, "
+            "and have the token."
+        )
     days = tls.certificate.days_left(now) if tls.certificate is not None else None
     if days is not None and days < EXPIRES_SOON_DAYS and tls.verified:
         yield f"The certificate expires in {days} days: renew it."

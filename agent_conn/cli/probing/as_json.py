@@ -77,7 +77,7 @@ def _failure(failure: Failure) -> dict[str, Any]:
         "step": str(failure.step),
         "after_seconds": _round(failure.after),
         "error": type(failure.error).__name__,
-        "message": str(failure.error),
+        "message": failure.message,
         "status": status,
     }
 

@@ -10,7 +10,7 @@ from enum import StrEnum
 from statistics import median
 
 from agent_conn.cli.status import Status
-from agent_conn.errors import AgentConnError, Quota
+from agent_conn.errors import ConnectError, Quota
 
 
 class Step(StrEnum):
@@ -91,7 +91,9 @@ class Failure:
     step: Step
     after: float
     """How long that step had lasted."""
-    error: AgentConnError
+    error: ConnectError
+    message: str
+    """What happened, for a person; no credential is in it."""
     refusal: Refusal | None = None
     errno: int | None = None
     """The system's number, where TCP failed."""
@@ -141,6 +143,8 @@ class Target:
     shown_url: str
     credentials: str
     """Where the token came from."""
+    mints: bool
+    """Whether it was minted here."""
     attribution: str
     secure: bool
     """Whether it is dialled with TLS."""
@@ -173,7 +177,7 @@ class Findings:
         kinds: dict[tuple[Step, str], list[Failure]] = {}
         for attempt in self.attempts:
             if attempt.failure is not None:
-                kind = attempt.failure.step, str(attempt.failure.error)
+                kind = attempt.failure.step, attempt.failure.message
                 kinds.setdefault(kind, []).append(attempt.failure)
         return [(same[0], len(same)) for same in kinds.values()]
 

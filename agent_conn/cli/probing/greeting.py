@@ -16,17 +16,33 @@ LISTEN_SECONDS = 0.5
 
 _REQUESTS: dict[str, type[SttCreate | TtsCreate]] = {"stt": SttCreate, "tts": TtsCreate}
 _MAX_TYPE = 80
-_ENDS = (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.CLOSED)
+_ENDS = (
+    aiohttp.WSMsgType.CLOSE,
+    aiohttp.WSMsgType.CLOSING,
+    aiohttp.WSMsgType.CLOSED,
+    aiohttp.WSMsgType.ERROR,
+)
+_NO_CLOSE_FRAME = (None, aiohttp.WSCloseCode.ABNORMAL_CLOSURE)
 
 
 class RefusedAfterUpgrade(Exception):
-    """The peer answered ``session.create`` with an error, or closed the websocket."""
+    """The websocket opened, and then the peer refused or was lost.
 
-    def __init__(self, text: str, *, code: int | None, closed: bool) -> None:
-        super().__init__()
+    Args:
+        what: what it did.
+        text: what it said.
+        code: the close code, or that of its error message.
+        cut: whether the connection was lost instead.
+    """
+
+    def __init__(
+        self, what: str, *, text: str = "", code: int | None = None, cut: bool = False
+    ) -> None:
+        super().__init__(what)
+        self.what = what
         self.text = text
         self.code = code
-        self.closed = closed
+        self.cut = cut
 
 
 def request_for(url: URL) -> str | None:
@@ -62,19 +78,28 @@ class Greeting:
 
     async def _receive(self, ws: aiohttp.ClientWebSocketResponse) -> None:
         message = await ws.receive()
-        if message.type in _ENDS or message.type is aiohttp.WSMsgType.ERROR:
-            raise RefusedAfterUpgrade("", code=ws.close_code, closed=True)
+        if message.type in _ENDS:
+            raise _end(None if message.type is aiohttp.WSMsgType.ERROR else ws.close_code)
         told = _parse(message.data)
         kind = told.get("type")
         if self._request is not None and kind == "error":
-            code = told.get("code")
-            text = told.get("message")
-            raise RefusedAfterUpgrade(
-                text if isinstance(text, str) else "",
-                code=code if isinstance(code, int) else None,
-                closed=False,
-            )
+            raise _refused(told)
         self.received = kind[:_MAX_TYPE] if isinstance(kind, str) else message.type.name.lower()
+
+
+def _end(code: int | None) -> RefusedAfterUpgrade:
+    if code in _NO_CLOSE_FRAME:
+        return RefusedAfterUpgrade("the connection was cut without a Close frame", cut=True)
+    return RefusedAfterUpgrade("the gateway closed the websocket", code=code)
+
+
+def _refused(told: dict[str, Any]) -> RefusedAfterUpgrade:
+    text, code = told.get("message"), told.get("code")
+    return RefusedAfterUpgrade(
+        "the gateway answered with an error message",
+        text=text if isinstance(text, str) else "",
+        code=code if isinstance(code, int) else None,
+    )
 
 
 def _parse(data: object) -> dict[str, Any]:

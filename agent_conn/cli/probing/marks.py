@@ -1,4 +1,4 @@
-"""Note when each step of one dial begins and ends."""
+"""When each step of one dial began and ended, by what aiohttp and asyncio tell in public."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
 
 
 class Marks:
-    """The steps that come before the request, by what aiohttp and asyncio tell in public.
+    """The beginnings and ends, of the loop's clock.
 
     DNS is from its trace hooks; there is none for an address. TCP begins with the first socket
     that the connector asks for, over all addresses tried. It ends, and TLS begins, with the
@@ -48,6 +48,17 @@ class Marks:
         self.began.setdefault(Step.TCP, self._clock())
         self.peers.append((str(address[0]), int(address[1])))
         return socket.socket(family, kind, protocol)
+
+    def answered(self, after: float | None) -> None:
+        """Note that the answer to the request came `after` seconds, None for none."""
+        if after is not None:
+            self.ended[Step.UPGRADE] = self.began[Step.UPGRADE] + after
+            self.began[Step.FIRST_MESSAGE] = self.ended[Step.UPGRADE]
+
+    def greeted(self, after: float | None) -> None:
+        """Note that the first message came `after` seconds, None for none."""
+        if after is not None:
+            self.ended[Step.FIRST_MESSAGE] = self.began[Step.FIRST_MESSAGE] + after
 
     def lengths(self) -> dict[Step, float]:
         """The length of each step that has ended."""

@@ -52,7 +52,7 @@ def _facts(findings: Findings, now: datetime) -> Iterator[Fact]:
     if findings.outcomes()[Outcome.OPEN]:
         yield "first message", _first_message(findings)
     for failure, count in findings.failures():
-        yield f"{failure.step.label} failed", f"{_times(count)}{failure.error}"
+        yield "failed", f"{_times(count)}in {failure.step.label}: {failure.message}"
         if failure.refusal is not None:
             yield from _refusal_facts(failure.refusal)
 
@@ -127,4 +127,4 @@ def _verdict(findings: Findings) -> Text:
 
 
 def _times(count: int) -> str:
-    return f"{count} times: " if count > 1 else ""
+    return f"{count} times " if count > 1 else ""

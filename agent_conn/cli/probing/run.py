@@ -11,7 +11,6 @@ from yarl import URL
 
 from agent_conn.cli.probing.dial import Dial, attempt
 from agent_conn.cli.probing.findings import Attempt, Findings
-from agent_conn.errors import ConnectError
 from agent_conn.gateway import Gateway
 
 
@@ -51,4 +50,4 @@ def _is_final(made: Attempt) -> bool:
         return False
     error, refusal = made.failure.error, made.failure.refusal
     limited = refusal is not None and refusal.status == HTTPStatus.TOO_MANY_REQUESTS
-    return limited or not (isinstance(error, ConnectError) and error.retryable)
+    return limited or not error.retryable

@@ -62,12 +62,6 @@ class TlsWatch:
 
         context.sslobject_class = Watched
 
-    @property
-    def verify_code(self) -> int | None:
-        """OpenSSL's number for why the certificate was refused."""
-        refused = isinstance(self.error, ssl.SSLCertVerificationError)
-        return self.error.verify_code if refused else None  # type: ignore[union-attr]
-
 
 async def read_unverified(host: str, port: int, server_name: str, refusal: str) -> Tls | None:
     """The TLS of a peer whose certificate was refused, by a dial that checks nothing.

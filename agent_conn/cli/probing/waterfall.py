@@ -11,6 +11,7 @@ from agent_conn.cli.probing.findings import Findings, Outcome, Spread, Step, spr
 _LABELS = 13
 _TIMES = 9
 _GAP = 2
+_MARK = 2
 _MIN_BARS = 10
 _MAX_BARS = 60
 
@@ -36,7 +37,7 @@ def waterfall(findings: Findings, width: int, *, ascii_only: bool) -> list[Text]
     rows = _rows(findings)
     several = len(findings.attempts) > 1
     columns = ("median", "min", "max") if several else ("",)
-    taken = _LABELS + len(columns) * (_TIMES + _GAP) + _GAP
+    taken = _LABELS + len(columns) * (_TIMES + _GAP) + _GAP + _MARK
     bars = place_bars(
         [spread.median for _, spread, _ in rows], max(_MIN_BARS, min(_MAX_BARS, width - taken))
     )
@@ -45,7 +46,9 @@ def waterfall(findings: Findings, width: int, *, ascii_only: bool) -> list[Text]
     for (step, spread, failed), (first, length) in zip(rows, bars, strict=True):
         style = "red" if failed else "cyan"
         bar = Text(" " * first + dash * length, style=style)
-        label = Text(step.label, style="red" if failed else "")
+        if failed:
+            bar.append(" x" if ascii_only else " ✗")
+        label = Text(step.label, style=bar.style if failed else "")
         lines.append(_line(label, _times(spread, several=several), bar))
     if (total := findings.total()) is not None:
         lines.append(_line(Text("open"), _times(total, several=several), Text(""), style="bold"))
