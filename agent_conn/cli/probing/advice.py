@@ -162,7 +162,7 @@ def _on_refusal_after_upgrade(refusal: Refusal) -> str:
 
 
 def _on_unauthorized(refusal: Refusal, target: Target) -> str:
-    if target.credentials == "none":
+    if target.credentials is None:
         return (
             "The gateway wants a token: pass --api-key and --api-secret, or set them in the "
             "environment."

@@ -33,6 +33,7 @@ def as_json(findings: Findings, now: datetime) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "url": findings.target.shown_url,
+        "own_gateway": findings.target.own_gateway,
         "credentials": findings.target.credentials,
         "attribution": findings.target.attribution,
         "exit_status": int(findings.status()),

@@ -100,9 +100,10 @@ def _connection(
 
 
 async def _tls(marks: Marks, url: URL) -> Tls | None:
-    if marks.tls is None or marks.tls.agreed is not None:
-        return marks.tls and marks.tls.agreed
-    if not isinstance(marks.tls.error, ssl.SSLCertVerificationError):
+    watch = marks.tls
+    if watch is None:
         return None
+    if watch.agreed is not None or not isinstance(watch.error, ssl.SSLCertVerificationError):
+        return watch.agreed
     host, port = marks.peers[-1]
-    return await read_unverified(host, port, url.host or host, marks.tls.error.verify_message)
+    return await read_unverified(host, port, url.host or host, watch.error.verify_message)

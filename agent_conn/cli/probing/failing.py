@@ -21,7 +21,6 @@ def explain(
     """
     step = _failed_step(error, marks)
     tls_error = marks.tls.error if marks.tls is not None and step is Step.TLS else None
-    refused = isinstance(tls_error, ssl.SSLCertVerificationError)
     return Failure(
         step=step,
         after=ended - marks.began.get(step, ended),
@@ -30,7 +29,9 @@ def explain(
         refusal=_refusal(secrets, error),
         errno=error.errno if isinstance(error, DialFailed) else None,
         tls_reason=tls_error.reason if tls_error is not None else None,
-        verify_code=tls_error.verify_code if refused else None,
+        verify_code=tls_error.verify_code
+        if isinstance(tls_error, ssl.SSLCertVerificationError)
+        else None,
     )
 
 

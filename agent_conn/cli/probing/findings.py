@@ -141,8 +141,10 @@ class Target:
     """What is probed, and how. No query, user or password is in ``shown_url``."""
 
     shown_url: str
-    credentials: str
-    """Where the token came from."""
+    own_gateway: bool
+    """Whether it is one that the probe started."""
+    credentials: str | None
+    """Where the token came from; None where none is sent."""
     mints: bool
     """Whether it was minted here."""
     attribution: str

@@ -24,7 +24,9 @@ Fact = tuple[str, str]
 
 def print_page(console: Console, findings: Findings, now: datetime) -> None:
     """Print everything that was found on `console`."""
-    console.print(as_text(findings.target.shown_url, "bold"), soft_wrap=True)
+    target = findings.target
+    title = f"{target.shown_url}, a gateway of its own" if target.own_gateway else target.shown_url
+    console.print(as_text(title, "bold"), soft_wrap=True)
     blocks = [
         waterfall(findings, console.width - _INDENT, ascii_only=console.options.ascii_only),
         _fact_lines(console, list(_facts(findings, now))),
@@ -40,7 +42,7 @@ def print_page(console: Console, findings: Findings, now: datetime) -> None:
 
 
 def _facts(findings: Findings, now: datetime) -> Iterator[Fact]:
-    yield "token", findings.target.credentials
+    yield "token", findings.target.credentials or "none"
     yield "attribution", findings.target.attribution
     addresses = dict.fromkeys(a for attempt in findings.attempts for a in attempt.addresses)
     if addresses:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from yarl import URL
 
 from agent_conn.errors import ConfigurationError
+from agent_conn.gateway import mint_token
 from agent_conn.identity import AgentIdentity
 from agent_conn.settings import check_url
 
@@ -20,10 +21,21 @@ _SCHEMES = {"http": "ws", "https": "wss"}
 class Credentials:
     """A token, or the key and secret to mint one with, and where they came from."""
 
-    source: str
+    source: str | None
     token: str | None = None
     api_key: str | None = None
     api_secret: str | None = None
+
+    def mint(self) -> str:
+        """A token: the given one, or a fresh one.
+
+        Raises:
+            ConfigurationError: there is nothing to make one of.
+            ImportError: PyJWT is not installed.
+        """
+        if self.token is not None:
+            return self.token
+        return mint_token(self.api_key or "", self.api_secret or "")
 
     def __repr__(self) -> str:
         return f"<Credentials {self.source}>"
@@ -70,7 +82,7 @@ def find_credentials(
     if key and secret:
         return Credentials(f"{key_source}, {secret_source}", api_key=key, api_secret=secret)
     if not (key or secret):
-        return Credentials("none")
+        return Credentials(None)
     given, missing = (key_source, "secret") if key else (secret_source, "key")
     raise ConfigurationError(
         f"{given} is given without its {missing}: pass --api-{missing} or set "
