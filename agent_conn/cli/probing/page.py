@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from rich.console import Console
+from rich.containers import Lines
 from rich.text import Text
 
 from agent_conn.cli.probing.advice import advise
@@ -38,7 +39,8 @@ def print_page(console: Console, findings: Findings, now: datetime) -> None:
     console.print()
     console.print(_verdict(findings))
     for text in advise(findings, now):
-        console.print(as_text(text))
+        for line in _wrap(console, text, console.width):
+            console.print(line, soft_wrap=True)
 
 
 def _facts(findings: Findings, now: datetime) -> Iterator[Fact]:
@@ -105,9 +107,16 @@ def _fact_lines(console: Console, facts: Sequence[Fact]) -> list[Text]:
     lines = []
     for name, value in facts:
         label = Text(plain(name).ljust(names), style="dim")
-        for line in as_text(value).wrap(console, width):
+        for line in _wrap(console, value, width):
             lines.append(Text().append_text(label).append_text(line))
             label = Text(" " * names)
+    return lines
+
+
+def _wrap(console: Console, text: str, width: int) -> Lines:
+    lines = as_text(text).wrap(console, width)
+    for line in lines:
+        line.rstrip()
     return lines
 
 
