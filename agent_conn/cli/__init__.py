@@ -13,7 +13,7 @@ try:
 except ImportError:
     sys.exit("agent-conn needs typer and rich: pip install 'agent-conn[cli]'")
 
-from agent_conn.cli.probe import PROBE_HELP, probe
+from agent_conn.cli.probe import PROBE_HELP, PROBE_SETTINGS, probe
 
 app: typer.Typer = typer.Typer(
     name="agent-conn",
@@ -37,7 +37,7 @@ def describe(
         raise Finished(Status.USAGE)
 
 
-app.command("probe", help=PROBE_HELP)(probe)
+app.command("probe", help=PROBE_HELP, context_settings=PROBE_SETTINGS)(probe)
 
 
 def main() -> None:

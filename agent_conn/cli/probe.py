@@ -39,8 +39,12 @@ Exit status: 0 all opened, 1 one was rejected, 2 one was not reached,
 64 wrong usage, 130 ended by Ctrl-C.
 """
 
+# click's own text for a second argument quotes it, and it may be a token.
+PROBE_SETTINGS = {"allow_extra_args": True}
+
 
 def probe(
+    context: typer.Context,
     url: Annotated[
         str | None,
         typer.Argument(
@@ -86,6 +90,8 @@ def probe(
         ca=ca,
         insecure=insecure,
     )
+    if context.args:
+        raise typer.BadParameter("there is more than a URL")
     try:
         plan = make_plan(options, os.environ)
     except (ConfigurationError, ImportError) as error:

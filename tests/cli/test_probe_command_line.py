@@ -40,7 +40,8 @@ NOWHERE = "wss://127.0.0.1:1/v1"
         ["ws://gateway.example/v1", *WITH_TOKEN],
         [*WITH_TOKEN],
         ["--insecure"],
-        [NOWHERE, "--no-such-option"],
+        [NOWHERE, TOKEN],
+        [NOWHERE, f"--no-such-option={TOKEN}"],
     ],
     ids=lambda arguments: " ".join(arguments[-2:]).replace(TOKEN, "token")[:40],
 )

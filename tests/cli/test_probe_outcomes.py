@@ -224,7 +224,7 @@ async def test_a_peer_that_gives_no_answer(
     async with Gateway(tls=True) as gateway:
         injection = gateway.inject(fault, times=None)
         ended, page = await probe.both(
-            with_query(gateway.base_url), "--insecure", "--timeout", "0.4", *WITH_TOKEN
+            with_query(gateway.base_url), "--insecure", "--timeout", "1", *WITH_TOKEN
         )
         injection.withdraw()
         await gateway.wait_idle(2.0)

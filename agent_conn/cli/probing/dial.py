@@ -22,9 +22,9 @@ from agent_conn.errors import ConnectError
 from agent_conn.identity import AgentIdentity
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Dial:
-    """What each connection of a probe is opened with. ``timeout`` is in seconds."""
+    """What each connection of a probe is opened with; no repr shows it. ``timeout`` in seconds."""
 
     url: URL
     token: Callable[[], str] | None
