@@ -90,7 +90,7 @@ def test_a_step_that_stalled_stands_in_the_waterfall_and_is_marked() -> None:
 
 def test_a_probe_that_was_ended_before_its_first_connection_says_so() -> None:
     shown = page(Findings(TARGET, 3, [], interrupted=True))
-    assert "interrupted, 3 were asked for" in shown
+    assert "interrupted after 0 of 3" in shown
 
 
 @pytest.mark.parametrize(

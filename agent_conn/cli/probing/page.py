@@ -131,9 +131,9 @@ def _verdict(findings: Findings) -> Text:
         if outcomes[outcome]
     ]
     if findings.interrupted:
-        parts.append(Text(f"interrupted, {findings.requested} were asked for", style="bold yellow"))
+        parts.append(Text(f"interrupted after {made} of {findings.requested}", style="bold yellow"))
     elif made < findings.requested:
-        parts.append(Text(f"ended early, {findings.requested} were asked for", style="yellow"))
+        parts.append(Text(f"ended early after {made} of {findings.requested}", style="yellow"))
     return Text(", ").join(parts)
 
 
