@@ -87,8 +87,11 @@ def _refusal_facts(refusal: Refusal) -> Iterator[Fact]:
         for name in ("category", "quota_type", "remaining_limit", "hint", "documentation_url"):
             if (value := getattr(quota, name)) is not None:
                 yield name.replace("_", " ").removeprefix("documentation "), value
-        for name, value in sorted(quota.limits.items()):
-            yield name, value
+        if quota.limits:
+            yield (
+                "limits",
+                ", ".join(f"{name} {quota.limits[name]}" for name in sorted(quota.limits)),
+            )
     if refusal.body:
         yield "it said", refusal.body
 
