@@ -12,6 +12,7 @@ import pytest
 from canary import ECHO, TOKEN
 from probing import KEY, SECRET, WITH_TOKEN, Probe, authority_file, with_query
 
+from agent_conn.cli.probing import greeting
 from agent_conn.gateway import (
     AcceptAndClose,
     BadAccept,
@@ -94,7 +95,14 @@ async def test_a_name_server_that_does_not_answer(
     probe: Probe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answered = threading.Event()
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait(30) and [])
+    daemons: list[bool] = []
+
+    def hang(*_: object, **__: object) -> list[object]:
+        daemons.append(threading.current_thread().daemon)
+        answered.wait(30)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
     try:
         ended = await probe("wss://slow.example/v1", "--timeout", "0.2", "--json")
     finally:
@@ -102,6 +110,8 @@ async def test_a_name_server_that_does_not_answer(
     assert ended.status == 2
     assert ended.failure["step"] == "dns"
     assert "name server does not answer" in ended.advice
+    # Python waits for any other thread when it ends.
+    assert daemons == [True]
 
 
 async def test_a_name_that_resolves_shows_what_dns_took(probe: Probe, gateway: Gateway) -> None:
@@ -262,3 +272,11 @@ async def test_other_services_are_probed_too(probe: Probe, gateway: Gateway, pat
     assert kind == ("session.created" if asked else None)
     assert (ended.found["steps"]["first_message"] is None) is not asked
     assert ("none came" in page) is not asked
+
+
+async def test_the_wait_for_a_message_that_nobody_asked_for_is_no_part_of_the_opening(
+    probe: Probe, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(greeting, "LISTEN_SECONDS", 2.0)
+    ended = await probe(gateway.url("/v1/echo"), "--json")
+    assert ended.found["total"]["median_seconds"] < 2.0
