@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
 
@@ -104,9 +105,14 @@ class ConnectTimeout(ConnectError, TimeoutError):
 
 
 class DialFailed(ConnectError):
-    """DNS, TCP, TLS or a proxy failed, or the peer hung up before it answered."""
+    """DNS, TCP, TLS or a proxy failed, or the peer hung up before it answered.
+
+    Attributes:
+        errno: the system's number where TCP failed, such as ``errno.ECONNREFUSED``, or None.
+    """
 
     retryable = True
+    errno: int | None = None
 
 
 class HandshakeRejected(ConnectError):
@@ -116,6 +122,7 @@ class HandshakeRejected(ConnectError):
         status: the HTTP status.
         body: the first 2 KiB of the answer's body, without the credentials that were sent.
         quota: what the answer says of a quota, or None.
+        date: the peer's clock by the answer's ``Date``, with its time zone, or None.
     """
 
     phase = Phase.HANDSHAKE
@@ -127,6 +134,7 @@ class HandshakeRejected(ConnectError):
         status: int = 0,
         body: bytes = b"",
         quota: Quota | None = None,
+        date: datetime | None = None,
         retryable: bool | None = None,
         retry_after: float | None = None,
     ) -> None:
@@ -134,6 +142,7 @@ class HandshakeRejected(ConnectError):
         self.status = status
         self.body = body
         self.quota = quota
+        self.date = date
 
 
 class HandshakeInvalid(ConnectError):

@@ -55,7 +55,9 @@ def from_exception(
             retryable=is_retryable_status(error.status),
         )
     text = f"{origin}: {_dial_text(error)}"
-    return DialFailed(text, retryable=not _is_certificate_failure(error))
+    failure = DialFailed(text, retryable=not _is_certificate_failure(error))
+    failure.errno = _errno(error)
+    return failure
 
 
 def rejected(
@@ -68,6 +70,7 @@ def rejected(
         status=status,
         body=told[:MAX_BODY],
         quota=read_quota(headers, told) if status == HTTPStatus.TOO_MANY_REQUESTS else None,
+        date=_read_date(headers.get("Date", "")),
         retryable=is_retryable_status(status),
         retry_after=read_retry_after(headers),
     )
@@ -146,8 +149,16 @@ def _dial_text(error: Exception) -> str:
         return "TLS: the peer's certificate has another fingerprint"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "DNS: the host's name could not be resolved"
-    where = "proxy" if isinstance(error, aiohttp.ClientProxyConnectionError) else "TCP"
     if isinstance(error, aiohttp.ClientSSLError):
-        where = "TLS"
-    number = error.errno if isinstance(error, OSError) else None
+        reason = error.os_error.reason if isinstance(error.os_error, ssl.SSLError) else None
+        return f"TLS: {reason or type(error).__name__}"
+    where = "proxy" if isinstance(error, aiohttp.ClientProxyConnectionError) else "TCP"
+    number = _errno(error)
     return f"{where}: {os.strerror(number) if number else type(error).__name__}"
+
+
+def _errno(error: Exception) -> int | None:
+    """The system's number for a failed connect; OpenSSL's and getaddrinfo's are others."""
+    if isinstance(error, aiohttp.ClientSSLError | aiohttp.ClientConnectorDNSError):
+        return None
+    return error.errno if isinstance(error, OSError) else None

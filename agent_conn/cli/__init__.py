@@ -14,6 +14,7 @@ except ImportError:
     sys.exit("agent-conn needs typer and rich: pip install 'agent-conn[cli]'")
 
 from agent_conn.cli.gateway import serve_gateway
+from agent_conn.cli.probe import PROBE_HELP, PROBE_SETTINGS, probe
 
 app: typer.Typer = typer.Typer(
     name="agent-conn",
@@ -38,6 +39,7 @@ def describe(
 
 
 app.command("gateway")(serve_gateway)
+app.command("probe", help=PROBE_HELP, context_settings=PROBE_SETTINGS)(probe)
 
 
 def main() -> None:

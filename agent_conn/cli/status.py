@@ -17,6 +17,8 @@ class Status(IntEnum):
     """A wrong command line, as EX_USAGE of sysexits.h."""
     UNAVAILABLE = 69
     """What the command itself needs is not to be had, as EX_UNAVAILABLE: a port, an extra."""
+    INTERRUPTED = 130
+    """Ended by Ctrl-C, as shells count it: 128 and the signal's number."""
 
 
 class Finished(SystemExit):

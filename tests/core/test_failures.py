@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from datetime import UTC, datetime
 
 import pytest
 from multidict import CIMultiDict
@@ -46,6 +47,18 @@ def test_retry_after_is_seconds_or_a_date_by_the_answers_own_clock(
     headers: dict[str, str], seconds: float | None
 ) -> None:
     assert read_retry_after(CIMultiDict(headers)) == seconds
+
+
+@pytest.mark.parametrize(
+    ("headers", "date"),
+    [
+        ({}, None),
+        ({"Date": "yesterday"}, None),
+        ({"Date": DATE}, datetime(2026, 11, 22, 12, 0, tzinfo=UTC)),
+    ],
+)
+def test_a_rejection_tells_the_peers_clock(headers: dict[str, str], date: datetime | None) -> None:
+    assert rejected(401, CIMultiDict(headers), b"", ()).date == date
 
 
 @pytest.mark.parametrize(

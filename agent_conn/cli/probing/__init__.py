@@ -1,0 +1,1 @@
+"""What `agent-conn probe` measures, makes of it and shows."""

@@ -1,0 +1,9 @@
+from __future__ import annotations
+
+import pytest
+from probing import Probe
+
+
+@pytest.fixture
+def probe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Probe:
+    return Probe(monkeypatch, capsys)
