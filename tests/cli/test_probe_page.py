@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from agent_conn import ConnectTimeout
+from agent_conn.cli.plain import plain_lines
 from agent_conn.cli.probing.findings import (
     Attempt,
     Certificate,
@@ -21,7 +22,6 @@ from agent_conn.cli.probing.findings import (
     Tls,
 )
 from agent_conn.cli.probing.page import print_page
-from agent_conn.cli.probing.plain import plain
 from agent_conn.cli.probing.progress import LINE_SECONDS, ProgressReport
 from agent_conn.cli.probing.waterfall import milliseconds, place_bars
 
@@ -115,7 +115,7 @@ def test_times_are_in_milliseconds_up_to_a_second() -> None:
 
 
 def test_the_ends_of_lines_stay() -> None:
-    assert plain("a\r\nb\tc") == "a\nb\\tc"
+    assert plain_lines("a\r\nb\tc") == "a\nb\\tc"
 
 
 def test_a_line_tells_of_a_long_run_where_there_is_no_terminal() -> None:

@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.containers import Lines
 from rich.text import Text
 
+from agent_conn.cli.plain import as_text, plain
 from agent_conn.cli.probing.advice import advise
 from agent_conn.cli.probing.findings import Findings, Outcome, Refusal, Tls
 from agent_conn.cli.probing.greeting import LISTEN_SECONDS
-from agent_conn.cli.probing.plain import as_text, plain
 from agent_conn.cli.probing.waterfall import waterfall
 
 _INDENT = 2
