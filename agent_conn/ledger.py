@@ -149,8 +149,9 @@ class Ledger(Generic[M]):
         return True
 
     def count(self, state: SlotState) -> int:
-        """How many slots are in ``state``."""
-        return sum(slot.state is state for slot in self.slots)
+        """How many slots are in ``state``. Any thread may ask."""
+        # A copy: the set itself may change under a thread that goes through it.
+        return sum(slot.state is state for slot in tuple(self.slots))
 
     def give_back(
         self,

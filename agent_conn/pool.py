@@ -176,8 +176,13 @@ class ConnectionPool:
             self._ledger.invalidate()
             self._keeper.carry_out()
 
+    @property
+    def closed(self) -> bool:
+        """Whether ``aclose`` was called; closing may still be under way."""
+        return self._ledger.closed
+
     def statistics(self) -> PoolStatistics:
-        """A snapshot of what is owned and what was done."""
+        """A snapshot of what is owned and what was done. Any thread may ask for it."""
         ledger, desk, keeper = self._ledger, self._desk, self._keeper
         return PoolStatistics(
             size=len(ledger.slots),
