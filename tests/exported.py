@@ -92,8 +92,9 @@ def attributes_of(span: ReadableSpan) -> Attributes:
 
 
 def context_of(span: ReadableSpan) -> SpanContext:
-    assert span.context is not None
-    return span.context
+    context = span.get_span_context()
+    assert context is not None
+    return context
 
 
 def parent_of(span: ReadableSpan) -> int | None:
