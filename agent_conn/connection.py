@@ -113,8 +113,15 @@ class InferenceConnection:
         problem: ConfigurationError | None = None
         try:
             check_sources(
-                *(session, identity, room_connected, token, on_open, require, header_names),
-                *(observer, trace_headers),
+                session,
+                identity,
+                room_connected,
+                token,
+                on_open,
+                require,
+                header_names,
+                observer,
+                trace_headers,
             )
             self._connect_wait = check_wait(connect_wait)
             self._settings = DialSettings(
