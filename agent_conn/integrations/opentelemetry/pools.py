@@ -29,7 +29,7 @@ class Reading(NamedTuple):
     attribute: str | None
     read: Callable[[PoolStatistics], Counts]
     grows: bool
-    """Whether it counts what was done, which a pool that is closed has still done."""
+    """Whether it counts what was done, or else what there is now."""
 
 
 READINGS = (
@@ -95,9 +95,9 @@ class _Group:
             if not statistics.size:
                 self.pools.remove(pool)
                 for reading in READINGS:
-                    if reading.grows:
-                        past = self.past.setdefault(reading.name, Counter())
-                        past.update(reading.read(statistics))
+                    # What does not grow is 0 by now, and stays in sight as such.
+                    past = self.past.setdefault(reading.name, Counter())
+                    past.update(reading.read(statistics))
 
     def total(self, reading: Reading) -> Counter[str | bool]:
         total = Counter(self.past.get(reading.name))
