@@ -296,3 +296,10 @@ async def test_headers_are_given_for_connections_that_are_observed_alone(
     async with line.dial(trace_headers=exported.telemetry.headers):
         pass
     assert "traceparent" not in line.gateway.handshakes[-1].headers
+
+
+async def test_a_closed_connection_is_forgotten(line: Line, exported: Exported) -> None:
+    connection = line.dial(**exported.options())
+    async with connection:
+        assert exported.telemetry.headers(connection.record)["traceparent"]
+    assert exported.telemetry.headers(connection.record) == {}
