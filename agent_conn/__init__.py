@@ -34,7 +34,7 @@ from agent_conn.reconnect import (
     ReconnectStatistics,
     reconnect,
 )
-from agent_conn.record import ConnectionObserver, ConnectionRecord, StateChanged
+from agent_conn.record import ConnectionObserver, ConnectionRecord, StateChanged, TraceHeaders
 from agent_conn.retry import Classify, RandomSource, RetryPolicy, classify_failure
 from agent_conn.sources import IdentitySource, TokenSource
 from agent_conn.successor import Drain, UpgradePolicy
@@ -98,6 +98,7 @@ __all__ = [
     "StateError",
     "TokenSource",
     "TokenUnavailable",
+    "TraceHeaders",
     "Transition",
     "UpgradePolicy",
     "WaitOutcome",

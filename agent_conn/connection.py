@@ -23,16 +23,18 @@ from agent_conn.errors import (
     Phase,
     StateError,
 )
-from agent_conn.identity import DEFAULT_HEADER_NAMES, AgentIdentity, AttributionLevel, HeaderNames
+from agent_conn.identity import DEFAULT_HEADER_NAMES, AttributionLevel, HeaderNames
 from agent_conn.lifecycle import ConnectionState, Ending, Transition, next_state
-from agent_conn.pre_dial import Progress
 from agent_conn.readiness import RoomConnected, WaitOutcome, look, wait_for_room
 from agent_conn.record import (
     ConnectionObserver,
     ConnectionRecord,
+    Notes,
     StateChanged,
+    TraceHeaders,
     new_session_id,
-    seconds_between,
+    read_trace_headers,
+    tell,
 )
 from agent_conn.settings import DialSettings, TlsSetting, check_sources, check_wait
 from agent_conn.sources import IdentitySource, TokenSource, mint, read_identity
@@ -76,6 +78,8 @@ class InferenceConnection:
         proxy: as for aiohttp; None uses the session's.
         allow_insecure: allow a token over ``ws://`` to another host, and ``ssl=False``.
         observer: called with a ``StateChanged`` on every change of state.
+        trace_headers: called with the record right before the request; gives headers such as
+            ``traceparent``. Where it raises, or names a header that is sent already, none goes.
 
     Raises:
         ConfigurationError: an argument is wrong, named in the message.
@@ -104,11 +108,20 @@ class InferenceConnection:
         proxy: str | URL | None = None,
         allow_insecure: bool = False,
         observer: ConnectionObserver | None = None,
+        trace_headers: TraceHeaders | None = None,
     ) -> None:
         problem: ConfigurationError | None = None
         try:
             check_sources(
-                session, identity, room_connected, token, on_open, require, header_names, observer
+                session,
+                identity,
+                room_connected,
+                token,
+                on_open,
+                require,
+                header_names,
+                observer,
+                trace_headers,
             )
             self._connect_wait = check_wait(connect_wait)
             self._settings = DialSettings(
@@ -140,9 +153,10 @@ class InferenceConnection:
         self._require = require
         self._header_names = header_names
         self._observer = observer
+        self._trace_headers = trace_headers
 
         self._state = ConnectionState.IDLE
-        self._session_id = new_session_id()
+        self._notes = Notes(new_session_id())
         self._settled: asyncio.Event | None = None
         self._opener: asyncio.Task[object] | None = None
         self._budget: asyncio.Timeout | None = None
@@ -150,19 +164,9 @@ class InferenceConnection:
         self._bearer: str | None = None
         self._opened: OpenWebSocket | None = None
 
-        self._identity: AgentIdentity | None = None
-        self._wait_outcome: WaitOutcome | None = None
-        self._progress = Progress()
-        self._started_at: float | None = None
-        self._waited_at: float | None = None
-        self._minted_at: float | None = None
-        self._opened_at: float | None = None
-        self._close_code: int | None = None
-        self._ended: Ending | None = None
-
     def __repr__(self) -> str:
-        url = self._settings.url
-        return f"<InferenceConnection {url.origin()}{url.path} {self._state} {self._session_id}>"
+        url, session_id = self._settings.url, self._notes.session_id
+        return f"<InferenceConnection {url.origin()}{url.path} {self._state} {session_id}>"
 
     def __await__(self) -> Generator[object, None, aiohttp.ClientWebSocketResponse]:
         return self.open().__await__()
@@ -197,13 +201,13 @@ class InferenceConnection:
     @property
     def attribution(self) -> AttributionLevel:
         """The level that the sent ids give; NONE before they are read."""
-        return AttributionLevel.NONE if self._identity is None else self._identity.level
+        return self._notes.attribution
 
     @property
     def upgradable(self) -> bool:
         """Whether an identity of a higher level than the one sent is known now."""
         return (
-            self._identity is not None
+            self._notes.identity is not None
             and read_identity(self._identity_source).level > self.attribution
         )
 
@@ -215,33 +219,21 @@ class InferenceConnection:
         pump that was not done yet then has to tell that itself.
         aiohttp drops the Close frame's reason, so the error's ``reason`` says what was seen.
         """
-        return None if self._opened is None else self._opened.loss(self._ended)
+        return None if self._opened is None else self._opened.loss(self._notes.ended)
 
     @property
     def record(self) -> ConnectionRecord:
         """What is known up to now of how the connection opened and ended."""
-        progress = self._progress
-        return ConnectionRecord(
-            session_id=self._session_id,
-            attribution=self.attribution,
-            identity=self._identity,
-            wait_outcome=self._wait_outcome,
-            pre_dialed=progress.pre_dialed,
-            dials=progress.dials,
-            pre_dial=seconds_between(progress.pre_dial_started, progress.pre_dial_ended),
-            waited=seconds_between(self._started_at, self._waited_at),
-            minted=seconds_between(self._waited_at, self._minted_at),
-            dialed=seconds_between(self._minted_at, progress.connected),
-            upgraded=seconds_between(progress.connected, progress.answered),
-            opened=seconds_between(progress.answered, self._opened_at),
-            close_code=self._close_code,
-            ended=self._ended,
-        )
+        return self._notes.record()
 
-    async def open(self, *, wait: bool = True) -> aiohttp.ClientWebSocketResponse:
-        """Open it, as awaiting it does. Without ``wait`` the room is only looked at."""
+    async def open(self, *, wait: bool = True, redial: int = 0) -> aiohttp.ClientWebSocketResponse:
+        """Open it, as awaiting it does. Without ``wait`` the room is only looked at.
+
+        ``redial`` is for the record: how many attempts went before.
+        """
         outcome = look(self._room_connected, self._connect_wait if wait else 0)
         self._advance(Transition.WAIT if outcome is None else Transition.DIAL)
+        self._notes.redial = redial
         self._opener = asyncio.current_task()
         self._budget = asyncio.timeout(None if outcome is None else self._settings.open_timeout)
         try:
@@ -277,46 +269,49 @@ class InferenceConnection:
                 await self._settled.wait()
 
     async def _establish(self, outcome: WaitOutcome | None) -> aiohttp.ClientWebSocketResponse:
-        self._started_at = _now()
-        self._wait_outcome = outcome
-        attempt = Attempt(self._session, self._settings, self._progress)
+        self._notes.started_at = _now()
+        self._notes.wait_outcome = outcome
+        attempt = Attempt(self._session, self._settings, self._notes.progress)
         self._opened = await attempt.open(
             prepare=self._prepare, identify=self._identify, pre_dial=outcome is None
         )
         self._advance(Transition.UPGRADE)
         if self._on_open is not None:
             await self._run_on_open(self._on_open, self._opened.ws)
-        self._opened_at = _now()
+        self._notes.opened_at = _now()
         self._advance(Transition.OPEN)
         self._opener = self._budget = None
         if logger.isEnabledFor(logging.INFO):
-            extra = {"session_id": self._session_id, "attribution": self.attribution.name}
+            extra = {"session_id": self._notes.session_id, "attribution": self.attribution.name}
             logger.info("connection_opened", extra=extra)
         return self._opened.ws
 
     async def _prepare(self) -> None:
-        if self._wait_outcome is None and self._room_connected is not None:
-            self._wait_outcome = await wait_for_room(self._room_connected, self._connect_wait)
+        if self._notes.wait_outcome is None and self._room_connected is not None:
+            self._notes.wait_outcome = await wait_for_room(self._room_connected, self._connect_wait)
             self._advance(Transition.DIAL)
             assert self._budget is not None
             if not self._close_requested:
                 self._budget.reschedule(_now() + self._settings.open_timeout)
-        self._waited_at = _now()
+        self._notes.waited_at = _now()
         if isinstance(self._token, str):
             self._bearer = self._token
         elif self._token is not None:
             self._bearer = await mint(self._token)
-        self._minted_at = _now()
+        self._notes.minted_at = _now()
 
     def _identify(self) -> dict[str, str]:
-        identity = self._identity = read_identity(self._identity_source)
+        identity = self._notes.identity = read_identity(self._identity_source)
         if identity.level < self._require:
             raise AttributionUnavailable(
                 f"attribution is {identity.level.name}, {self._require.name} is required",
                 retryable=True,
             )
         headers = {**self._settings.headers, **identity.headers(self._header_names)}
-        headers[self._header_names.session_id] = self._session_id
+        headers[self._header_names.session_id] = self._notes.session_id
+        if self._trace_headers is not None:
+            taken = {*headers, *self._settings.reserved_names, "Authorization"}
+            headers |= read_trace_headers(self._trace_headers, self.record, taken)
         if self._bearer is not None:
             headers["Authorization"] = f"Bearer {self._bearer}"
             self._bearer = None
@@ -342,9 +337,9 @@ class InferenceConnection:
     def _phase(self) -> Phase:
         if self._opened is not None:
             return Phase.ON_OPEN
-        if self._minted_at is None:
+        if self._notes.minted_at is None:
             return Phase.TOKEN
-        return Phase.DIAL if self._progress.connected is None else Phase.HANDSHAKE
+        return Phase.DIAL if self._notes.progress.connected is None else Phase.HANDSHAKE
 
     def _interrupt(self) -> None:
         self._close_requested = True
@@ -368,12 +363,12 @@ class InferenceConnection:
     async def _close_open(self) -> None:
         assert self._opened is not None
         self._advance(Transition.CLOSE)
-        self._ended = Ending.ABORTED
+        self._notes.ended = Ending.ABORTED
         try:
-            self._ended = await self._opened.close(self._settings.close_timeout)
+            self._notes.ended = await self._opened.close(self._settings.close_timeout)
         finally:
             code = self._opened.ws.close_code
-            self._close_code = int(code or aiohttp.WSCloseCode.ABNORMAL_CLOSURE)
+            self._notes.close_code = int(code or aiohttp.WSCloseCode.ABNORMAL_CLOSURE)
             self._advance(Transition.CLOSED)
 
     def _advance(self, transition: Transition, error: AgentConnError | None = None) -> None:
@@ -381,12 +376,10 @@ class InferenceConnection:
         previous, self._state = self._state, next_state(self._state, transition)
         if self._state is ConnectionState.CLOSED and self._settled is not None:
             self._settled.set()
-        if self._observer is None:
-            return
-        try:
-            self._observer(StateChanged(previous, self._state, _now(), self.record, error))
-        except Exception as raised:
-            logger.warning("observer_failed", extra={"error": type(raised).__name__})
+        if self._observer is not None:
+            url = self._settings.url.with_query(None).with_fragment(None)
+            change = StateChanged(previous, self._state, url, _now(), self.record, error)
+            tell(self._observer, change)
 
 
 def _now() -> float:

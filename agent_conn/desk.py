@@ -77,8 +77,8 @@ class Desk:
         self.timeouts += 1
         ledger = self._ledger
         raise PoolTimeout(
-            f"no connection within {lease.timeout:g} s: {ledger.count(SlotState.BUSY)} in use, "
-            f"{ledger.count(SlotState.DIALING)} being opened, at most {ledger.max_size} in all"
+            f"no connection within {lease.timeout:g} s: {ledger.states()[SlotState.BUSY]} in use, "
+            f"{ledger.states()[SlotState.DIALING]} being opened, at most {ledger.max_size} in all"
         )
 
     async def _find(self, lease: Lease) -> InferenceConnection:

@@ -76,7 +76,7 @@ class Keeper:
         if self._ledger.orders:
             self.carry_out()
         if self._ledger.closed:
-            if not self._ledger.count(SlotState.BUSY):
+            if not self._ledger.states()[SlotState.BUSY]:
                 self._grace_over.set()
         else:
             self.read_soon(now)
@@ -95,7 +95,7 @@ class Keeper:
         if self._timer is not None:
             self._timer.cancel()
         self.carry_out()
-        if self._ledger.count(SlotState.BUSY):
+        if self._ledger.states()[SlotState.BUSY]:
             try:
                 async with asyncio.timeout(grace):
                     await self._grace_over.wait()

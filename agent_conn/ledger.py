@@ -148,9 +148,10 @@ class Ledger(Generic[M]):
         self._shelve(slot)
         return True
 
-    def count(self, state: SlotState) -> int:
-        """How many slots are in ``state``."""
-        return sum(slot.state is state for slot in self.slots)
+    def states(self) -> Counter[SlotState]:
+        """How many slots are in each state. Any thread may ask: each slot counts once."""
+        # A copy: the set itself may change under a thread that goes through it.
+        return Counter(slot.state for slot in tuple(self.slots))
 
     def give_back(
         self,

@@ -176,15 +176,21 @@ class ConnectionPool:
             self._ledger.invalidate()
             self._keeper.carry_out()
 
+    @property
+    def closed(self) -> bool:
+        """Whether ``aclose`` was called; closing may still be under way."""
+        return self._ledger.closed
+
     def statistics(self) -> PoolStatistics:
-        """A snapshot of what is owned and what was done."""
+        """A snapshot of what is owned and what was done. Any thread may ask for it."""
         ledger, desk, keeper = self._ledger, self._desk, self._keeper
+        states = ledger.states()
         return PoolStatistics(
-            size=len(ledger.slots),
-            idle=len(ledger.idle),
-            in_use=ledger.count(SlotState.BUSY),
-            dialing=ledger.count(SlotState.DIALING),
-            closing=ledger.count(SlotState.CLOSING),
+            size=states.total() - states[SlotState.GONE],
+            idle=states[SlotState.IDLE],
+            in_use=states[SlotState.BUSY],
+            dialing=states[SlotState.DIALING],
+            closing=states[SlotState.CLOSING],
             waiting=len(ledger.waiters),
             acquired=desk.acquired,
             reused=desk.acquired - desk.fresh,

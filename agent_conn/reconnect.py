@@ -259,7 +259,8 @@ class Reconnector:
         self._count(dials=1)
         connection = self._opening = self._make()
         try:
-            await connection.open(wait=self._statistics.dials == 1)
+            redial = self._statistics.dials - 1
+            await connection.open(wait=redial == 0, redial=redial)
             if self._closing is None:
                 self._hand_out(connection, Witness(connection.ws))
             else:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+
+from yarl import URL
 
 from agent_conn.errors import AgentConnError
 from agent_conn.identity import AgentIdentity, AttributionLevel
 from agent_conn.lifecycle import ConnectionState, Ending
+from agent_conn.pre_dial import Progress
 from agent_conn.readiness import WaitOutcome
+from agent_conn.settings import check_headers
+
+logger: logging.Logger = logging.getLogger("agent_conn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +36,8 @@ class ConnectionRecord:
     wait_outcome: WaitOutcome | None = None
     pre_dialed: bool = False
     """Whether the request went out on the connection that was dialled during the wait."""
+    redial: int = 0
+    """How many attempts of its ``reconnect`` loop went before; 0 outside of one."""
     dials: int = 0
     """Connections begun: 1, or 2 where a pre-dial failed or died and was replaced."""
     pre_dial: float | None = None
@@ -49,15 +58,60 @@ class ConnectionRecord:
     """How the open connection ended; None where it never opened or is still open."""
 
 
+class Notes:
+    """What is noted of one connection on its way. Times are of the loop's clock, in seconds."""
+
+    def __init__(self, session_id: str) -> None:
+        self.session_id = session_id
+        self.redial: int = 0
+        self.identity: AgentIdentity | None = None
+        self.wait_outcome: WaitOutcome | None = None
+        self.progress: Progress = Progress()
+        self.started_at: float | None = None
+        self.waited_at: float | None = None
+        self.minted_at: float | None = None
+        self.opened_at: float | None = None
+        self.close_code: int | None = None
+        self.ended: Ending | None = None
+
+    @property
+    def attribution(self) -> AttributionLevel:
+        """The level that the sent ids give; NONE before they are read."""
+        return AttributionLevel.NONE if self.identity is None else self.identity.level
+
+    def record(self) -> ConnectionRecord:
+        """What is known up to now."""
+        progress = self.progress
+        return ConnectionRecord(
+            session_id=self.session_id,
+            attribution=self.attribution,
+            identity=self.identity,
+            wait_outcome=self.wait_outcome,
+            pre_dialed=progress.pre_dialed,
+            redial=self.redial,
+            dials=progress.dials,
+            pre_dial=seconds_between(progress.pre_dial_started, progress.pre_dial_ended),
+            waited=seconds_between(self.started_at, self.waited_at),
+            minted=seconds_between(self.waited_at, self.minted_at),
+            dialed=seconds_between(self.minted_at, progress.connected),
+            upgraded=seconds_between(progress.connected, progress.answered),
+            opened=seconds_between(progress.answered, self.opened_at),
+            close_code=self.close_code,
+            ended=self.ended,
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class StateChanged:
     """A connection went from one state to another.
 
-    ``at`` is of the event loop's clock, in seconds. ``error`` is why it failed to open.
+    ``url`` is where it leads, without the query. ``at`` is of the event loop's clock, in
+    seconds. ``error`` is why it failed to open.
     """
 
     previous: ConnectionState
     state: ConnectionState
+    url: URL
     at: float
     record: ConnectionRecord
     error: AgentConnError | None = None
@@ -65,6 +119,30 @@ class StateChanged:
 
 ConnectionObserver = Callable[[StateChanged], None]
 """Called on every change of state. What it raises is logged and goes no further."""
+TraceHeaders = Callable[[ConnectionRecord], Mapping[str, str]]
+"""Gives the headers that tell a gateway which trace a connection belongs to."""
+
+
+def tell(observer: ConnectionObserver, change: StateChanged) -> None:
+    """Tell ``observer``, whose failures are its own."""
+    try:
+        observer(change)
+    except Exception as error:
+        logger.warning("observer_failed", extra={"error": type(error).__name__})
+
+
+def read_trace_headers(
+    source: TraceHeaders, record: ConnectionRecord, reserved: Iterable[str]
+) -> dict[str, str]:
+    """The headers that ``source`` gives, or none. Never raises: a trace is not worth a call.
+
+    None goes out where one cannot be sent or has a name in ``reserved``.
+    """
+    try:
+        return check_headers(source(record), reserved)
+    except Exception as error:
+        logger.warning("trace_headers_left_out", extra={"error": type(error).__name__})
+        return {}
 
 
 def new_session_id() -> str:

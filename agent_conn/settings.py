@@ -108,6 +108,7 @@ def check_sources(
     require: object,
     header_names: object,
     observer: object,
+    trace_headers: object,
 ) -> None:
     """Check the arguments of a connection that it reads, calls or waits for.
 
@@ -121,10 +122,10 @@ def check_sources(
         raise ConfigurationError("token is no callable and no str that can stand in a header")
     if not isinstance(require, AttributionLevel):
         raise ConfigurationError("require is no AttributionLevel")
-    if not (on_open is None or callable(on_open)):
-        raise ConfigurationError("on_open is not callable")
-    if not (observer is None or callable(observer)):
-        raise ConfigurationError("observer is not callable")
+    hooks = {"on_open": on_open, "observer": observer, "trace_headers": trace_headers}
+    for name, hook in hooks.items():
+        if not (hook is None or callable(hook)):
+            raise ConfigurationError(f"{name} is not callable")
 
 
 def check_caller(identity: object, room_connected: object, header_names: object) -> None:

@@ -621,6 +621,23 @@ async def test_one_pump_speaks_into_a_file_and_the_other_transcribes_it(
     assert heard.out.splitlines() == ["(so)", "(so it)", "(so it is)", "so it is"]
 
 
+async def test_two_traced_calls_show_their_drop_and_redial_in_a_trace_each() -> None:
+    outcome = await run("traced_calls.py")
+    assert (outcome.status, outcome.err) == (0, "")
+    spans = [line.split() for line in outcome.out.splitlines()]
+    traces = {line[0] for line in spans}
+    assert len(traces) == 2
+    for trace in traces:
+        told = [(line[1], line[2]) for line in spans if line[0] == trace]
+        assert told == [
+            ("agent_conn.connect", "opened"),
+            ("agent_conn.connection", "lost"),
+            ("agent_conn.connect", "opened"),
+            ("agent_conn.connection", "closed_here"),
+            ("call", "-"),
+        ]
+
+
 # Their promises to a reader.
 
 
@@ -628,12 +645,8 @@ async def test_one_pump_speaks_into_a_file_and_the_other_transcribes_it(
 def test_an_example_is_short_and_uses_public_names_alone(path: Path) -> None:
     text = path.read_text()
     assert len(text.splitlines()) < 100
-    modules = {
-        "agent_conn",
-        "agent_conn.gateway",
-        "agent_conn.integrations.livekit",
-        "agent_conn.testing",
-    }
+    integrations = {f"agent_conn.integrations.{name}" for name in ("livekit", "opentelemetry")}
+    modules = {"agent_conn", "agent_conn.gateway", "agent_conn.testing", *integrations}
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("agent_conn"):
             assert node.module in modules

@@ -78,6 +78,7 @@ def test_the_package_offers_these_names() -> None:
             "StateError",
             "TokenSource",
             "TokenUnavailable",
+            "TraceHeaders",
             "Transition",
             "UpgradePolicy",
             "WaitOutcome",

@@ -176,6 +176,7 @@ async def test_tls_without_verification_is_refused(session: aiohttp.ClientSessio
         ("room_connected", lambda: True),
         ("on_open", "hook"),
         ("observer", "hook"),
+        ("trace_headers", {"traceparent": "00"}),
         ("require", 3),
         ("require", "AGENT"),
         ("header_names", {"job_id": "X"}),

@@ -25,7 +25,11 @@ except ImportError as error:
 
 @pytest.mark.parametrize(
     ("module", "packages", "extra"),
-    [("livekit", {"livekit"}, "livekit"), ("httpx", {"httpx"}, "httpx")],
+    [
+        ("livekit", {"livekit"}, "livekit"),
+        ("httpx", {"httpx"}, "httpx"),
+        ("opentelemetry", {"opentelemetry"}, "otel"),
+    ],
 )
 def test_the_core_goes_without_and_the_integration_says_what_to_install(
     module: str, packages: set[str], extra: str
@@ -38,7 +42,14 @@ def test_the_core_goes_without_and_the_integration_says_what_to_install(
     assert f"pip install 'agent-conn[{extra}]'" in told.stdout
 
 
-@pytest.mark.parametrize("module", ["livekit", "httpx"])
+NEEDED = {
+    "livekit": "livekit.api",
+    "httpx": "httpx",
+    "opentelemetry": "agent_conn.integrations.opentelemetry.telemetry",
+}
+
+
+@pytest.mark.parametrize("module", NEEDED)
 def test_a_package_that_fails_to_import_is_told_as_the_cause(
     monkeypatch: pytest.MonkeyPatch, module: str
 ) -> None:
@@ -47,7 +58,7 @@ def test_a_package_that_fails_to_import_is_told_as_the_cause(
     spec = importlib.util.spec_from_file_location("imported_again", path)
     assert spec is not None
     assert spec.loader is not None
-    monkeypatch.setitem(sys.modules, {"livekit": "livekit.api"}.get(module, module), None)
+    monkeypatch.setitem(sys.modules, NEEDED[module], None)
     with pytest.raises(ImportError, match="pip install") as failed:
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
     assert isinstance(failed.value.__cause__, ImportError)

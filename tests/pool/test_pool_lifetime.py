@@ -116,8 +116,9 @@ async def test_a_prewarm_under_way_when_invalidated_is_done_again(site: Site) ->
 async def test_closed_it_lends_no_more(site: Site) -> None:
     pool = site.pool()
     async with pool.acquire():
-        pass
+        assert not pool.closed
     await pool.aclose()
+    assert pool.closed
     await pool.aclose()
     pool.invalidate()
     with pytest.raises(StateError):

@@ -46,6 +46,20 @@ async def follow(
             await afterwards()
 
 
+def test_each_record_says_how_many_attempts_went_before() -> None:
+    redials: list[int] = []
+
+    async def scenario(bench: Bench) -> None:
+        bench.gateway.inject(Reject(503), times=2)
+        async for connection in bench.loop():
+            redials.extend(one.record.redial for one in bench.made)
+            assert connection is bench.made[-1]
+            break
+
+    on_the_bench(scenario)
+    assert redials == [0, 1, 2]
+
+
 def test_it_gives_open_connections_until_the_caller_breaks() -> None:
     async def scenario(bench: Bench) -> None:
         loop = bench.loop()

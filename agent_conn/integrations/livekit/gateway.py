@@ -18,7 +18,7 @@ from agent_conn.errors import ConfigurationError
 from agent_conn.identity import AttributionLevel
 from agent_conn.integrations.livekit.headers import request_headers
 from agent_conn.integrations.livekit.job import find_job, job_identity, room_connected
-from agent_conn.record import ConnectionObserver
+from agent_conn.record import ConnectionObserver, TraceHeaders
 from agent_conn.settings import TlsSetting, check_seconds, check_url
 from agent_conn.sources import TokenSource
 
@@ -41,6 +41,7 @@ class ConnectionOptions(TypedDict, total=False):
     proxy: str | URL | None
     allow_insecure: bool
     observer: ConnectionObserver | None
+    trace_headers: TraceHeaders | None
 
 
 def default_base_url() -> str:

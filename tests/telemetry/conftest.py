@@ -1,0 +1,12 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from exported import Exported, exporting
+
+
+@pytest.fixture
+def exported() -> Iterator[Exported]:
+    with exporting() as everything:
+        yield everything
