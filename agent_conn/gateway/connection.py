@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from aiohttp import WSMessage, WSMsgType, web
 
@@ -33,6 +33,19 @@ NOISE = to_json({"type": "gateway.noise"})
 UNSENDABLE_CODES = frozenset({1005, 1006, 1015})
 
 
+class MessageWatcher(Protocol):
+    """Is told of every message of a connection, and of what is done to it."""
+
+    def received(self, data: str | bytes, size: int) -> None:
+        """A message of `size` bytes came in."""
+
+    def sent(self, data: str | bytes, size: int) -> None:
+        """A message of `size` bytes went out."""
+
+    def struck(self, fault: Fault) -> None:
+        """A fault has begun."""
+
+
 class Connection:
     """A live websocket connection; take it from `Gateway.connections`."""
 
@@ -43,6 +56,7 @@ class Connection:
         peer_socket: PeerSocket,
         handshake: Handshake,
         changes: Changes,
+        watcher: MessageWatcher | None = None,
     ) -> None:
         self.handshake = handshake
         self.messages_received: int = 0
@@ -57,6 +71,7 @@ class Connection:
         self._transport = transport
         self._socket = peer_socket
         self._changes = changes
+        self._watcher = watcher
         self._armed: tuple[int, OpenFault] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._silent = False
@@ -150,8 +165,11 @@ class Connection:
             await self._ws.send_str(data)
         else:
             await self._ws.send_bytes(data)
+        size = _payload_length(data)
         self.messages_sent += 1
-        self.bytes_sent += _payload_length(data)
+        self.bytes_sent += size
+        if self._watcher is not None:
+            self._watcher.sent(data, size)
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close with a Close frame, unless a fault keeps the connection open."""
@@ -184,6 +202,8 @@ class Connection:
         await self._strike(fault)
 
     async def _strike(self, fault: OpenFault) -> None:
+        if self._watcher is not None:
+            self._watcher.struck(fault)
         match fault:
             case Reset() | DropAfter(reset=True):
                 self._socket.reset()
@@ -235,8 +255,11 @@ class Connection:
         task.add_done_callback(self._tasks.discard)
 
     def _count_received(self, data: str | bytes) -> None:
+        size = _payload_length(data)
         self.messages_received += 1
-        self.bytes_received += _payload_length(data)
+        self.bytes_received += size
+        if self._watcher is not None:
+            self._watcher.received(data, size)
         self._changes.notify()
 
 

@@ -145,6 +145,9 @@ class AcceptAndClose:
     code: int = 1011
     stage: ClassVar[Stage] = Stage.REQUEST
 
+    def __post_init__(self) -> None:
+        _check_close_code(self.code)
+
 
 @dataclass(frozen=True, slots=True)
 class CloseWith:
@@ -154,6 +157,9 @@ class CloseWith:
     after_messages: int = 0
     reason: str = ""
     stage: ClassVar[Stage] = Stage.REQUEST
+
+    def __post_init__(self) -> None:
+        _check_close_code(self.code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +203,12 @@ class DropAfter:
     messages: int = 0
     reset: bool = False
     stage: ClassVar[Stage] = Stage.REQUEST
+
+
+def _check_close_code(code: int) -> None:
+    # What a Close frame has room for; codes that may not be sent are faults too.
+    if not 0 <= code <= 65_535:
+        raise ConfigurationError("code must be 0 to 65535")
 
 
 OpenFault: TypeAlias = (

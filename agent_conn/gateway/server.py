@@ -18,6 +18,7 @@ from agent_conn.gateway.connection import Connection
 from agent_conn.gateway.faults import Fault, FaultPlan, Injection, StallAtAccept
 from agent_conn.gateway.handler import RequestHandler
 from agent_conn.gateway.handshakes import Handshake
+from agent_conn.gateway.inspector import Inspector, InspectorPages
 from agent_conn.gateway.listener import Listener, connectable
 from agent_conn.gateway.scripted import ScriptedEngine
 from agent_conn.gateway.sockets import Changes, SocketTable
@@ -39,8 +40,8 @@ class Gateway:
     It serves `GET /v1/stt` and `/v1/tts` in LiveKit's inference protocol through `engine`,
     and `/v1/echo`, which sends every message back. It opens to `token`, or to inference
     tokens of `api_key` and `api_secret`; with neither to anyone. `heartbeat` is the interval
-    in seconds of its own pings, None for none. `max_msg_size` is in bytes. The engine stays
-    its owner's to close.
+    in seconds of its own pings, None for none. `max_msg_size` is in bytes. With `inspector`
+    it serves a page that shows its connections. The engine stays its owner's to close.
 
     Raises:
         ConfigurationError: an argument is wrong.
@@ -60,6 +61,7 @@ class Gateway:
         header_names: HeaderNames = DEFAULT_HEADER_NAMES,
         heartbeat: float | None = None,
         max_msg_size: int = DEFAULT_MAX_MSG_SIZE,
+        inspector: Inspector | None = None,
     ) -> None:
         if heartbeat is not None and not heartbeat > 0:
             raise ConfigurationError("heartbeat must be positive, or None")
@@ -74,7 +76,9 @@ class Gateway:
         self._changes = Changes()
         self._plan = FaultPlan()
         self._stalls: list[Injection] = []
-        self._sockets = SocketTable(self._changes)
+        self._pages = None if inspector is None else InspectorPages(inspector, host, self.inject)
+        journal = None if self._pages is None else self._pages.journal
+        self._sockets = SocketTable(self._changes, journal)
         self._handler = RequestHandler(
             engine=engine if engine is not None else ScriptedEngine(),
             bearer=BearerCheck(token, api_key, api_secret),
@@ -84,6 +88,7 @@ class Gateway:
             changes=self._changes,
             heartbeat=heartbeat,
             max_msg_size=max_msg_size,
+            journal=journal,
         )
         self._runner: web.AppRunner | None = None
         self._acceptor: Acceptor | None = None
@@ -101,6 +106,8 @@ class Gateway:
         if self._runner is not None or self._port is not None:
             raise StateError("a gateway is started once")
         app = web.Application()
+        if self._pages is not None:
+            self._pages.add_to(app.router, self._sockets)
         app.router.add_route("*", "/{path:.*}", self._handler.handle)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=HANDLER_SECONDS)
         try:
@@ -109,6 +116,8 @@ class Gateway:
                 self._server_ssl, self.client_ssl = await asyncio.to_thread(
                     make_contexts, connectable(self.host)
                 )
+            if self._pages is not None:
+                await self._pages.load()
             await self._runner.setup()
             self._acceptor = Acceptor(
                 self._sockets, self._plan, _protocol_factory(self._runner), self._server_ssl
@@ -128,6 +137,8 @@ class Gateway:
         if self._listener is not None:
             self._listener.close()
         self._plan.clear()
+        if self._pages is not None:
+            self._pages.close()
         await self._say_goodbye()
         if self._acceptor is not None:
             await self._acceptor.aclose()
@@ -165,6 +176,17 @@ class Gateway:
     def base_url(self) -> str:
         """What LiveKit's clients take as `base_url`: ``http(s)://host:port/v1``."""
         return f"{'https' if self._tls else 'http'}://{self._authority()}/v1"
+
+    @property
+    def inspector_url(self) -> str:
+        """The address of the inspector's page.
+
+        Raises:
+            StateError: the gateway was made without an inspector, or not started.
+        """
+        if self._pages is None:
+            raise StateError("the gateway was made without an inspector")
+        return f"{'https' if self._tls else 'http'}://{self._authority()}/"
 
     def url(self, path: str = "/v1/stt") -> str:
         """Return the websocket URL of `path`, which may have a query."""

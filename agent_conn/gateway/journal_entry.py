@@ -1,0 +1,232 @@
+"""What the inspector knows of one connection: from its accept, over its request, to its end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from agent_conn.gateway.connection import Connection
+from agent_conn.gateway.faults import Fault
+from agent_conn.gateway.handshakes import Handshake
+from agent_conn.gateway.message_log import Direction, MessageLog
+from agent_conn.gateway.sockets import PeerSocket
+from agent_conn.identity import AttributionLevel
+
+MAX_SHOWN = 256
+"""Characters of a header that a row shows; the details have it whole."""
+
+
+class Revision:
+    """Counts the changes in a journal, so that a page can be told what it has not seen."""
+
+    def __init__(self) -> None:
+        self.value: int = 0
+
+    def advance(self) -> int:
+        """Count one change."""
+        self.value += 1
+        return self.value
+
+
+class Entry:
+    """One connection, or one request on a connection that serves several.
+
+    Times are seconds of the event loop's clock.
+    """
+
+    def __init__(
+        self, number: int, peer_socket: PeerSocket, revision: Revision, *, first: bool = True
+    ) -> None:
+        self.number = number
+        self.line = number
+        """The number of the first connection of its line: those that were upgraded into it."""
+        self.predecessor: Entry | None = None
+        self.superseded_by: int | None = None
+        self.handshake: Handshake | None = None
+        self.connection: Connection | None = None
+        self.log: MessageLog = MessageLog()
+        self.first_message_at: float | None = None
+        self.ended_at: float | None = None
+        self.fault: str | None = None
+        """The last fault that it met, by name."""
+        self._socket = peer_socket
+        self._first = first
+        self._revision = revision
+        self._now = asyncio.get_running_loop().time
+        self.changed: int = revision.advance()
+        """The revision of the last change of anything but the counts."""
+        self.counted: int = 0
+        """The revision of the last message."""
+
+    @property
+    def level(self) -> AttributionLevel | None:
+        """How closely the caller is attributed; None before its request."""
+        return None if self.handshake is None else self.handshake.level
+
+    @property
+    def peer_host(self) -> str:
+        """The caller's address without its port."""
+        return self._socket.peer.rpartition(":")[0]
+
+    @property
+    def socket_number(self) -> int:
+        """Which accepted TCP connection it is on."""
+        return self._socket.number
+
+    @property
+    def user_agent(self) -> str:
+        """The client as it names itself."""
+        return self._header("user-agent")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is a websocket that is open."""
+        return self.connection is not None and self.ended_at is None
+
+    @property
+    def used(self) -> bool:
+        """Whether the request was served: a websocket opened, or an answer below 400."""
+        return self.connection is not None or self.state == "answered"
+
+    @property
+    def state(self) -> str:
+        """One of: handshaking, open, closed, rejected, answered (a plain HTTP request)."""
+        if self.connection is not None:
+            return "closed" if self.ended_at is not None else "open"
+        status = None if self.handshake is None else self.handshake.status
+        if status is None or status == 101:
+            return "closed" if self.ended_at is not None else "handshaking"
+        return "rejected" if status >= 400 or self._header("upgrade") else "answered"
+
+    @property
+    def close_code(self) -> int | None:
+        """The websocket's close code, None while it is open."""
+        if self.connection is None or self.ended_at is None:
+            return None
+        return self.connection.close_code or 1006
+
+    @property
+    def payload(self) -> int:
+        """Payload both ways, in bytes."""
+        connection = self.connection
+        return 0 if connection is None else connection.bytes_received + connection.bytes_sent
+
+    def touch(self) -> None:
+        """Note that something but the counts has changed."""
+        self.changed = self._revision.advance()
+
+    def request(self, handshake: Handshake) -> None:
+        """The request has come."""
+        self.handshake = handshake
+        self.touch()
+
+    def end(self) -> None:
+        """The connection is over, or the request is. Idempotent."""
+        if self.ended_at is None:
+            self.ended_at = self._now()
+            self.touch()
+
+    def received(self, data: str | bytes, size: int) -> None:
+        """A message of the peer came in."""
+        self._note("in", data, size)
+
+    def sent(self, data: str | bytes, size: int) -> None:
+        """A message went out."""
+        self._note("out", data, size)
+
+    def struck(self, fault: Fault) -> None:
+        """The connection met a fault."""
+        self.fault = type(fault).__name__
+        self.touch()
+
+    def counts(self) -> tuple[int, int, int, int, int]:
+        """Its number; messages in and out; bytes in and out."""
+        one = self.connection
+        if one is None:
+            return (self.number, 0, 0, 0, 0)
+        return (
+            self.number,
+            one.messages_received,
+            one.messages_sent,
+            one.bytes_received,
+            one.bytes_sent,
+        )
+
+    def row(self) -> dict[str, Any]:
+        """What a page shows of it in one row."""
+        return {
+            "number": self.number,
+            "line": self.line,
+            "supersededBy": self.superseded_by,
+            "level": None if self.level is None else self.level.name,
+            "state": self.state,
+            "peer": self._socket.peer,
+            **self._request(),
+            "code": self.close_code,
+            "fault": self.fault,
+            "times": self._times(),
+            "counts": self.counts(),
+        }
+
+    def details(self) -> dict[str, Any]:
+        """What a page shows of it alone: its row, its headers, its log, its transcript."""
+        return {
+            "row": self.row(),
+            "headers": [] if self.handshake is None else list(self.handshake.headers.items()),
+            "messages": [
+                [run.number, run.direction, run.type, run.first, run.last, run.count, run.size]
+                for run in self.log.runs
+            ],
+            "messagesGivenUp": self.log.messages_given_up,
+            "transcript": [
+                [line.number, line.direction, line.at, line.text, line.final]
+                for line in self.log.transcripts
+            ],
+            "transcriptGivenUp": self.log.transcripts_given_up,
+        }
+
+    def _note(self, direction: Direction, data: str | bytes, size: int) -> None:
+        now = self._now()
+        self.log.add(direction, data, size, now)
+        if self.first_message_at is None:
+            self.first_message_at = now
+            self.touch()
+        self.counted = self._revision.advance()
+
+    def _header(self, name: str) -> str:
+        if self.handshake is None:
+            return ""
+        found = (value for key, value in self.handshake.headers.items() if key.lower() == name)
+        return next(found, "")
+
+    def _request(self) -> dict[str, str | int | None]:
+        handshake = self.handshake
+        if handshake is None:
+            return {}
+        identity = handshake.identity
+        return {
+            "job": identity.job_id,
+            "room": identity.room_id,
+            "agent": identity.agent_id,
+            "session": _shown(handshake.session_id),
+            "client": _shown(self.user_agent),
+            "path": _shown(handshake.path),
+            "model": _shown(handshake.model),
+            "status": handshake.status,
+        }
+
+    def _times(self) -> dict[str, float | None]:
+        handshake, peer_socket = self.handshake, self._socket
+        return {
+            # What came before the first request of a connection belongs to that one alone.
+            "accepted": peer_socket.accepted_at if self._first else None,
+            "secured": peer_socket.secured_at if self._first else None,
+            "requested": None if handshake is None else handshake.request_at,
+            "answered": None if handshake is None else handshake.answered_at,
+            "message": self.first_message_at,
+            "ended": self.ended_at,
+        }
+
+
+def _shown(text: str | None) -> str | None:
+    return text if text is None or len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"
