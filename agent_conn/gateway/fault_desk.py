@@ -83,6 +83,6 @@ class FaultDesk:
 
     def _strike(self, number: object, fault: Fault) -> None:
         entry = self._journal.get(number) if isinstance(number, int) else None
-        if entry is None or entry.connection is None or not entry.is_open:
+        if entry is None or entry.connection is None:
             raise ConfigurationError("connection is no open websocket")
         entry.connection.inject(fault)

@@ -21,7 +21,7 @@ def describe_faults() -> list[dict[str, Any]]:
     return [
         {
             "name": one.__name__,
-            "about": " ".join((one.__doc__ or "").split("\n\n")[0].split()),
+            "about": " ".join((one.__doc__ or "").replace("`", "").split("\n\n")[0].split()),
             "live": issubclass(one, get_args(OpenFault)),
             "fields": [_describe_field(one, item) for item in fields(one)],
         }
@@ -84,7 +84,7 @@ def _is_required(item: Field[Any]) -> bool:
     return item.default is MISSING and item.default_factory is MISSING
 
 
-def _convert(name: str, hint: object, value: object) -> Any:
+def _convert(name: str, hint: object, value: object) -> Any:  # noqa: ANN401  (of the kind of the hint)
     match value:
         case bool() if hint is bool:
             return value

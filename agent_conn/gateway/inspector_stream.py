@@ -68,7 +68,9 @@ class Stream:
         else:
             if gone := journal.gone_since(since):
                 yield _event("gone", gone)
-            if counts := [entry.counts() for entry in journal.counted_since(since)]:
+            if counts := [
+                (entry.number, *entry.counts()) for entry in journal.counted_since(since)
+            ]:
                 yield _event("counts", counts)
         for entries in _batches(journal.changed_since(since)):
             yield _event("rows", [entry.row() for entry in entries])

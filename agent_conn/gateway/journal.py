@@ -84,9 +84,8 @@ class Journal:
 
     def opened(self, entry: Entry, connection: Connection) -> None:
         """The request has become a websocket."""
-        entry.connection = connection
+        entry.open(connection)
         self._lines.join(entry)
-        entry.touch()
 
     def ended(self, entry: Entry) -> None:
         """The connection is over, or the request is. Idempotent."""

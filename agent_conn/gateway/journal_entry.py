@@ -44,12 +44,23 @@ class Entry:
         self.superseded_by: int | None = None
         self.handshake: Handshake | None = None
         self.connection: Connection | None = None
+        """The websocket while it is open; what has ended keeps no socket alive."""
+        self.opened = False
+        """Whether a websocket opened."""
+        self.close_code: int | None = None
+        """The websocket's close code, None while it is open."""
         self.log: MessageLog = MessageLog()
         self.first_message_at: float | None = None
         self.ended_at: float | None = None
         self.fault: str | None = None
         """The last fault that it met, by name."""
-        self._socket = peer_socket
+        self.peer = peer_socket.peer
+        self.socket_number = peer_socket.number
+        """Which accepted TCP connection it is on."""
+        self._socket: PeerSocket | None = peer_socket
+        self._accepted_at = peer_socket.accepted_at
+        self._secured_at = peer_socket.secured_at
+        self._counts = (0, 0, 0, 0)
         self._first = first
         self._revision = revision
         self._now = asyncio.get_running_loop().time
@@ -66,12 +77,7 @@ class Entry:
     @property
     def peer_host(self) -> str:
         """The caller's address without its port."""
-        return self._socket.peer.rpartition(":")[0]
-
-    @property
-    def socket_number(self) -> int:
-        """Which accepted TCP connection it is on."""
-        return self._socket.number
+        return self.peer.rpartition(":")[0]
 
     @property
     def user_agent(self) -> str:
@@ -81,17 +87,17 @@ class Entry:
     @property
     def is_open(self) -> bool:
         """Whether it is a websocket that is open."""
-        return self.connection is not None and self.ended_at is None
+        return self.opened and self.ended_at is None
 
     @property
     def used(self) -> bool:
         """Whether the request was served: a websocket opened, or an answer below 400."""
-        return self.connection is not None or self.state == "answered"
+        return self.opened or self.state == "answered"
 
     @property
     def state(self) -> str:
         """One of: handshaking, open, closed, rejected, answered (a plain HTTP request)."""
-        if self.connection is not None:
+        if self.opened:
             return "closed" if self.ended_at is not None else "open"
         status = None if self.handshake is None else self.handshake.status
         if status is None or status == 101:
@@ -99,17 +105,10 @@ class Entry:
         return "rejected" if status >= 400 or self._header("upgrade") else "answered"
 
     @property
-    def close_code(self) -> int | None:
-        """The websocket's close code, None while it is open."""
-        if self.connection is None or self.ended_at is None:
-            return None
-        return self.connection.close_code or 1006
-
-    @property
     def payload(self) -> int:
         """Payload both ways, in bytes."""
-        connection = self.connection
-        return 0 if connection is None else connection.bytes_received + connection.bytes_sent
+        counts = self.counts()
+        return counts[2] + counts[3]
 
     def touch(self) -> None:
         """Note that something but the counts has changed."""
@@ -120,11 +119,24 @@ class Entry:
         self.handshake = handshake
         self.touch()
 
+    def open(self, connection: Connection) -> None:
+        """The request has become a websocket."""
+        self.connection = connection
+        self.opened = True
+        self.touch()
+
     def end(self) -> None:
         """The connection is over, or the request is. Idempotent."""
-        if self.ended_at is None:
-            self.ended_at = self._now()
-            self.touch()
+        if self.ended_at is not None:
+            return
+        self.ended_at = self._now()
+        self._note_secured()
+        self._socket = None
+        if self.connection is not None:
+            self._counts = self.counts()
+            self.close_code = self.connection.close_code or 1006
+            self.connection = None
+        self.touch()
 
     def received(self, data: str | bytes, size: int) -> None:
         """A message of the peer came in."""
@@ -139,18 +151,12 @@ class Entry:
         self.fault = type(fault).__name__
         self.touch()
 
-    def counts(self) -> tuple[int, int, int, int, int]:
-        """Its number; messages in and out; bytes in and out."""
+    def counts(self) -> tuple[int, int, int, int]:
+        """Messages in and out; bytes in and out."""
         one = self.connection
         if one is None:
-            return (self.number, 0, 0, 0, 0)
-        return (
-            self.number,
-            one.messages_received,
-            one.messages_sent,
-            one.bytes_received,
-            one.bytes_sent,
-        )
+            return self._counts
+        return (one.messages_received, one.messages_sent, one.bytes_received, one.bytes_sent)
 
     def row(self) -> dict[str, Any]:
         """What a page shows of it in one row."""
@@ -160,7 +166,7 @@ class Entry:
             "supersededBy": self.superseded_by,
             "level": None if self.level is None else self.level.name,
             "state": self.state,
-            "peer": self._socket.peer,
+            "peer": self.peer,
             **self._request(),
             "code": self.close_code,
             "fault": self.fault,
@@ -193,6 +199,10 @@ class Entry:
             self.touch()
         self.counted = self._revision.advance()
 
+    def _note_secured(self) -> None:
+        if self._socket is not None:
+            self._secured_at = self._socket.secured_at
+
     def _header(self, name: str) -> str:
         if self.handshake is None:
             return ""
@@ -216,11 +226,12 @@ class Entry:
         }
 
     def _times(self) -> dict[str, float | None]:
-        handshake, peer_socket = self.handshake, self._socket
+        handshake = self.handshake
+        self._note_secured()
         return {
             # What came before the first request of a connection belongs to that one alone.
-            "accepted": peer_socket.accepted_at if self._first else None,
-            "secured": peer_socket.secured_at if self._first else None,
+            "accepted": self._accepted_at if self._first else None,
+            "secured": self._secured_at if self._first else None,
             "requested": None if handshake is None else handshake.request_at,
             "answered": None if handshake is None else handshake.answered_at,
             "message": self.first_message_at,

@@ -36,8 +36,8 @@ export function facts(row) {
     ["Status", row.status],
     ["Close code", code],
     ["Fault", row.fault],
-    ["Frames", `${count(row.counts[1])} in, ${count(row.counts[2])} out`],
-    ["Bytes", `${bytes(row.counts[3])} in, ${bytes(row.counts[4])} out`],
+    ["Frames", `${count(row.counts[0])} in, ${count(row.counts[1])} out`],
+    ["Bytes", `${bytes(row.counts[2])} in, ${bytes(row.counts[3])} out`],
   ];
   return el(
     "dl",

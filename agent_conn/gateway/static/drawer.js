@@ -79,7 +79,7 @@ export class Drawer {
     this.body.replaceChildren(
       ...names.map((name, index) => {
         const heading = titles[index] ? el("h3", {}, titles[index]) : null;
-        return el("section", { class: `box ${name}` }, heading, this.boxes[name]);
+        return el("section", { class: `box box-${name}` }, heading, this.boxes[name]);
       }),
     );
   }

@@ -31,15 +31,15 @@ export function age(seconds) {
   const [hours, minutes, rest] = [Math.floor(all / 3600), Math.floor(all / 60) % 60, all % 60];
   if (hours) return `${hours} h ${String(minutes).padStart(2, "0")} m`;
   if (minutes) return `${minutes} m ${String(rest).padStart(2, "0")} s`;
-  return `${rest} s`;
+  return seconds < 1 ? "<1 s" : `${rest} s`;
 }
 
 export function percent(part, all) {
   if (!all) return "–";
   const share = (100 * part) / all;
-  if (part && share < 1) return "<1 %";
-  if (part < all && share > 99) return ">99 %";
-  return `${Math.round(share)} %`;
+  if (part && share < 1) return "<1%";
+  if (part < all && share > 99) return ">99%";
+  return `${Math.round(share)}%`;
 }
 
 function figures(number) {

@@ -120,7 +120,7 @@ export class Grid {
       }
       this.visible.add(row);
       this.stale.delete(row);
-      row.update(this.scale, this.store.now());
+      if (row.line.members.size) row.update(this.scale, this.store.now());
     }
   }
 

@@ -8,6 +8,7 @@ import { Grid } from "./grid.js";
 import { STATES, Store } from "./store.js";
 import { listen } from "./stream.js";
 import { Summary } from "./summary.js";
+import { legend } from "./waterfall.js";
 
 const byId = (id) => document.getElementById(id);
 const store = new Store();
@@ -54,6 +55,7 @@ function drawShown() {
   const kind = store.status === null || grid.shown ? null : lines ? "matches" : "connections";
   setHidden(byId("empty"), kind === null);
   setHidden(byId("grid"), kind !== null);
+  setHidden(byId("legend"), kind !== null);
   if (kind !== emptyFor && kind !== null) {
     byId("empty").replaceChildren(...(kind === "matches" ? noMatches(clearFilters) : noConnections()));
   }
@@ -96,6 +98,7 @@ function showState(state) {
   setText(byId("live").firstElementChild, words[state]);
 }
 
+byId("legend").append(...legend());
 byId("gateway").textContent = location.host;
 byId("filter-state").append(...STATES.map((state) => el("option", { value: state }, state)));
 for (const name of ["path", "state"]) {

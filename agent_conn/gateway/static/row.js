@@ -75,7 +75,7 @@ export class Row {
     const { times, state } = this.line.current;
     const wait = waited(times, now);
     setText(this.cells.wait, wait === null ? "–" : duration(wait));
-    setText(this.opened, `${duration(opening(times, now))}${times.message === null ? "" : " to 1st message"}`);
+    setText(this.opened, duration(opening(times, now)));
     const begun = times.accepted ?? times.requested;
     setText(this.cells.age, age((times.ended ?? now) - begun));
     this.waterfall.update(times, state, scale, now);
@@ -98,8 +98,10 @@ function stateNote(one) {
 }
 
 function ids(one) {
-  const known = [["job", one.job], ["room", one.room], ["agent", one.agent]];
-  return known.filter(([, id]) => id).map(([name, id]) => `${name} ${id}`).join("  ");
+  // The closest id first: it is the one that a narrow column still shows.
+  const known = [["agent", one.agent], ["room", one.room], ["job", one.job]].filter(([, id]) => id);
+  if (!known.length) return one.path === undefined ? "" : "no ids sent";
+  return known.map(([name, id]) => `${name} ${id}`).join("  ");
 }
 
 function cell(name) {

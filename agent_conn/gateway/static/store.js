@@ -29,7 +29,7 @@ export class Line {
   get counts() {
     const sum = [0, 0, 0, 0];
     for (const member of this.members.values()) {
-      for (let index = 0; index < 4; index += 1) sum[index] += member.counts[index + 1];
+      for (let index = 0; index < 4; index += 1) sum[index] += member.counts[index];
     }
     return sum;
   }
@@ -80,8 +80,8 @@ export class Store {
   }
 
   counts(counts) {
-    for (const one of counts) {
-      const member = this.connection(one[0]);
+    for (const [number, ...one] of counts) {
+      const member = this.connection(number);
       if (member === null) continue;
       member.counts = one;
       this.counted.add(member.line);

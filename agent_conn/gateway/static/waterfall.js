@@ -4,7 +4,7 @@ import { el, setAttribute, setHidden } from "./dom.js";
 import { duration } from "./format.js";
 
 export const PHASES = [
-  { key: "tls", name: "TLS", from: "accepted", to: "secured" },
+  { key: "tls", name: location.protocol === "https:" ? "TLS" : "accept", from: "accepted", to: "secured" },
   { key: "wait", name: "wait", from: "secured", to: "requested" },
   { key: "answer", name: "answer", from: "requested", to: "answered" },
   { key: "message", name: "first message", from: "answered", to: "message" },
@@ -58,28 +58,31 @@ export class Waterfall {
 
   update(times, state, scale, now) {
     const phases = phasesOf(times, now);
-    this.segments.forEach((segment, index) => {
-      const phase = phases.find((one) => one.key === PHASES[index].key);
-      const shown = phase && (phase.over || (phase.key !== "message" && !times.ended));
-      setHidden(segment, !shown);
-      if (shown) place(segment, phase.start, phase.end, scale);
-    });
-    const last = phases.filter((one) => one.over).at(-1);
+    const shown = phases.filter((one) => one.over || (one.key !== "message" && !times.ended));
+    const last = shown.at(-1);
     const alive = times.answered !== null && (state === "open" || state === "closed");
+    this.segments.forEach((segment, index) => {
+      const phase = shown.find((one) => one.key === PHASES[index].key);
+      setHidden(segment, !phase);
+      if (phase) place(segment, phase.start, phase.end, scale);
+    });
     setHidden(this.life, !alive);
     if (alive) {
       place(this.life, last?.end ?? 0, scale, scale);
       setAttribute(this.life, "data-state", state);
     }
-    setAttribute(this.element, "aria-label", describe(phases, times));
-    setAttribute(this.element, "title", describe(phases, times));
+    const words = shown.map((one) => `${one.name} ${duration(one.end - one.start)}`).join(", ");
+    setAttribute(this.element, "aria-label", words || "no phase yet");
+    setAttribute(this.element, "title", words);
     this.element.classList.toggle("beyond", (last?.end ?? 0) > scale);
   }
 }
 
-function describe(phases, times) {
-  const done = phases.filter((one) => one.over || (one.key !== "message" && !times.ended));
-  return done.map((one) => `${one.name} ${duration(one.end - one.start)}`).join(", ") || "no phase yet";
+/** What the colours mean. */
+export function legend() {
+  const items = PHASES.map(({ key, name }) => [el("i", { class: "phase", "data-phase": key }), name]);
+  items.push([el("i", { class: "life" }), "open"]);
+  return items.map(([bar, name]) => el("span", {}, el("span", { class: "waterfall" }, bar), name));
 }
 
 function place(element, start, end, scale) {
