@@ -77,6 +77,7 @@ class Connection:
         self._silent = False
         self._reading_stopped = False
         self._close_ignored = False
+        self._close_sent: int | None = None
 
     @property
     def path(self) -> str:
@@ -90,8 +91,8 @@ class Connection:
 
     @property
     def close_code(self) -> int | None:
-        """The code that the connection was closed with; None while it is open."""
-        return self._ws.close_code
+        """The code of the first Close frame, from either side; None while it is open."""
+        return self._ws.close_code if self._close_sent is None else self._close_sent
 
     @property
     def closed(self) -> bool:
@@ -176,13 +177,13 @@ class Connection:
         if self._silent or self._close_ignored or self._reading_stopped:
             await self._socket.closed.wait()
         else:
-            await self._ws.close(code=code, message=_reason_bytes(reason))
+            await self._send_close(code, _reason_bytes(reason))
 
     async def going_away(self) -> None:
         """Send a Close frame with 1001 if the connection behaves; wait for no answer."""
         if self._silent or self._close_ignored or self._reading_stopped or self._ws.closed:
             return
-        await self._ws.close(code=1001, message=b"gateway closes")
+        await self._send_close(1001, b"gateway closes")
 
     async def aclose(self) -> None:
         """End whatever a fault has going. Idempotent; leaves the socket to its owner."""
@@ -210,9 +211,9 @@ class Connection:
             case DropAfter():
                 self._transport.close()
             case AcceptAndClose(code=code):
-                await self._ws.close(code=code)
+                await self._send_close(code, b"")
             case CloseWith(code=code, reason=reason):
-                await self._ws.close(code=code, message=_reason_bytes(reason))
+                await self._send_close(code, _reason_bytes(reason))
             case GoSilent():
                 self._silent = True
             case StopReading():
@@ -222,6 +223,12 @@ class Connection:
             case IgnoreClose(interval=interval):
                 self._close_ignored = True
                 self._start(self._send_noise(interval), "noise")
+
+    async def _send_close(self, code: int, reason: bytes) -> None:
+        # The answer to it may carry another code.
+        if not self._ws.closed:
+            self._close_sent = code
+        await self._ws.close(code=code, message=reason)
 
     async def _end(self, message: WSMessage) -> None:
         if message.type is not WSMsgType.CLOSE:

@@ -18,6 +18,8 @@ export class Grid {
     this.stale = new Set();
     this.scale = 0.1;
     this.shown = 0;
+    // Until a row has had focus, Tab leads to the first one.
+    this.roved = false;
     this.filters = { levels: new Set(), path: "", state: "" };
     this.body = el("div", { class: "rows", role: "rowgroup" });
     this.axis = el("span", { class: "axis" });
@@ -25,7 +27,10 @@ export class Grid {
     this.sight = new IntersectionObserver((entries) => this.#look(entries), { rootMargin: "200px" });
     this.body.addEventListener("click", (event) => this.#open(event.target.closest(".row")));
     this.body.addEventListener("keydown", (event) => this.#key(event));
-    this.body.addEventListener("focusin", (event) => this.#rove(event.target.closest(".row")));
+    this.body.addEventListener("focusin", (event) => {
+      this.roved = true;
+      this.#rove(event.target.closest(".row"));
+    });
   }
 
   /** Takes over what changed in the store. */
@@ -84,7 +89,6 @@ export class Grid {
     const row = new Row(line, this.scale, this.store.now());
     this.rows.set(line.number, row);
     this.sight.observe(row.element);
-    if (this.rows.size === 1) row.element.tabIndex = 0;
     return row.element;
   }
 
@@ -134,10 +138,7 @@ export class Grid {
     const all = [...this.rows.values()].filter((row) => !row.element.hidden);
     this.shown = all.length;
     setAttribute(this.element, "aria-rowcount", String(this.shown + 1));
-    if (!all.some((row) => row.element.tabIndex === 0)) {
-      const first = this.#first();
-      if (first) this.#rove(first);
-    }
+    if (!this.roved || !all.some((row) => row.element.tabIndex === 0)) this.#rove(this.#first());
   }
 
   #rescale() {

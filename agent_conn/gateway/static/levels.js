@@ -8,7 +8,7 @@ const PIPS = { AGENT: 3, ROOM: 2, JOB: 1, NONE: 0 };
 /** A chip that shows a level; `setLevel` changes it. */
 export function levelChip(level) {
   const pips = el("span", { class: "pips", "aria-hidden": "true" }, el("i"), el("i"), el("i"));
-  const chip = el("span", { class: "level" }, pips, el("b"));
+  const chip = el("span", { class: "chip" }, pips, el("b"));
   setLevel(chip, level);
   return chip;
 }

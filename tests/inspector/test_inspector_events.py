@@ -1,0 +1,403 @@
+"""What a page is told: snapshots, changes, bounds, and nothing that is secret."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import pytest
+from canary import COOKIE, QUERY, TOKEN, WORKER_TOKEN
+
+from agent_conn import AgentIdentity, InferenceConnection
+from agent_conn.gateway import DropHandshake, Gateway, Inspector, Reject
+from agent_conn.gateway.protocol import InputAudio, InputTranscript, SttCreate, TtsCreate, to_json
+
+
+@dataclass
+class Events:
+    """One page's events, and what they make of its connections."""
+
+    response: aiohttp.ClientResponse
+    rows: dict[int, dict[str, Any]] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
+    status: dict[str, Any] = field(default_factory=dict)
+    last_id: str = ""
+
+    async def until_status(self) -> dict[str, Any]:
+        """Read up to the end of one look."""
+        while await self._read() != "status":
+            pass
+        return self.status
+
+    async def until(self, number: int, **wanted: Any) -> dict[str, Any]:
+        """Read until a connection's row is so."""
+        async with asyncio.timeout(5):
+            while not (self.rows.get(number, {}).items() >= wanted.items()):
+                await self.until_status()
+        return self.rows[number]
+
+    async def _read(self) -> str:
+        name, data, identifier = "", "", ""
+        while line := (await self.response.content.readline()).decode().rstrip("\n"):
+            key, _, value = line.partition(": ")
+            if key == "event":
+                name = value
+            elif key == "data":
+                data = value
+            elif key == "id":
+                identifier = value
+        if name:
+            self.last_id = identifier or self.last_id
+            self.names.append(name)
+            self._take(name, json.loads(data))
+        return name
+
+    def _take(self, name: str, data: Any) -> None:
+        if name == "reset":
+            self.rows.clear()
+        elif name == "rows":
+            self.rows.update((row["number"], row) for row in data)
+        elif name == "counts":
+            for number, *counts in data:
+                self.rows[number]["counts"] = counts
+        elif name == "gone":
+            for number in data:
+                self.rows.pop(number, None)
+        else:
+            self.status = data
+
+
+@contextlib.asynccontextmanager
+async def events_of(
+    http: aiohttp.ClientSession, gateway: Gateway, last_id: str = ""
+) -> AsyncIterator[Events]:
+    url = gateway.inspector_url + "inspector/events"
+    async with http.get(url, headers={"Last-Event-ID": last_id}) as response:
+        assert response.headers["Content-Type"] == "text/event-stream"
+        yield Events(response)
+
+
+async def details_of(http: aiohttp.ClientSession, gateway: Gateway, number: int) -> Any:
+    async with http.get(f"{gateway.inspector_url}inspector/connections/{number}") as response:
+        return await response.json() if response.status == 200 else response.status
+
+
+def dial(
+    session: aiohttp.ClientSession, gateway: Gateway, path: str = "/v1/echo", **options: Any
+) -> InferenceConnection:
+    return InferenceConnection(session, gateway.url(path), **options)
+
+
+async def test_a_row_tells_who_called_how_it_went_and_how_it_ended(
+    inspected: Gateway, http: aiohttp.ClientSession, session: aiohttp.ClientSession
+) -> None:
+    async with events_of(http, inspected) as events:
+        identity = AgentIdentity("AJ_1", "RM_1", "PA_1")
+        async with dial(session, inspected, "/v1/echo?model=m", identity=identity) as ws:
+            row = await events.until(1, state="open")
+            await ws.send_str("four")
+            await ws.receive(5)
+            await events.until(1, counts=[1, 1, 4, 4])
+        row = await events.until(1, state="closed")
+        shown = {name: row[name] for name in ("level", "job", "room", "agent", "path", "model")}
+        assert shown == {
+            "level": "AGENT",
+            "job": "AJ_1",
+            "room": "RM_1",
+            "agent": "PA_1",
+            "path": "/v1/echo",
+            "model": "m",
+        }
+        assert (row["status"], row["code"]) == (101, 1000)
+        assert row["session"] == inspected.handshakes[0].session_id
+        times = row["times"]
+        order = ("accepted", "secured", "requested", "answered", "message", "ended")
+        assert [times[name] for name in order] == sorted(times.values())
+        levels = events.status["levels"]
+        assert levels["AGENT"] == {"open": 0, "served": 1, "bytes": 8}
+
+
+async def test_a_client_that_dialled_ahead_is_seen_to_wait(
+    inspected: Gateway, http: aiohttp.ClientSession
+) -> None:
+    async with events_of(http, inspected) as events:
+        reader, writer = await asyncio.open_connection("127.0.0.1", inspected.port)
+        row = await events.until(1, state="handshaking")
+        assert (row["level"], row["times"]["requested"]) == (None, None)
+        writer.write(b"GET /v1/echo HTTP/1.1\r\nHost: localhost\r\nX-LiveKit-Job-ID: J\r\n\r\n")
+        assert b"426" in await reader.readline()
+        row = await events.until(1, state="rejected", status=426)
+        assert row["level"] == "JOB"
+        assert row["times"]["requested"] - row["times"]["secured"] > 0.2
+        writer.close()
+        await writer.wait_closed()
+        assert set(events.rows) == {1}
+
+
+async def test_a_socket_that_closes_without_a_request_is_told(
+    inspected: Gateway, http: aiohttp.ClientSession
+) -> None:
+    async with events_of(http, inspected) as events:
+        _, writer = await asyncio.open_connection("127.0.0.1", inspected.port)
+        writer.close()
+        await writer.wait_closed()
+        assert (await events.until(1, state="closed"))["times"]["requested"] is None
+
+
+async def test_the_inspectors_own_requests_are_no_connections(
+    inspected: Gateway, http: aiohttp.ClientSession
+) -> None:
+    for path in ("", "inspector/static/main.js", "inspector/faults"):
+        async with http.get(inspected.inspector_url + path) as response:
+            assert response.status == 200
+    async with events_of(http, inspected) as events:
+        await events.until_status()
+        assert events.rows == {}
+    assert inspected.handshakes == []
+
+
+async def test_a_later_request_on_one_socket_has_no_accept_of_its_own(
+    inspected: Gateway, http: aiohttp.ClientSession
+) -> None:
+    for _ in range(2):
+        async with http.get(inspected.base_url + "/stt") as refused:
+            assert refused.status == 426
+    async with events_of(http, inspected) as events:
+        await events.until_status()
+    assert events.rows[1]["times"]["accepted"] is not None
+    assert events.rows[2]["times"]["accepted"] is None
+
+
+async def test_a_page_that_comes_back_is_told_only_what_it_missed(
+    inspected: Gateway, http: aiohttp.ClientSession, session: aiohttp.ClientSession
+) -> None:
+    async with dial(session, inspected), dial(session, inspected) as other:
+        async with events_of(http, inspected) as events:
+            await events.until_status()
+            assert events.names == ["reset", "rows", "status"]
+            assert set(events.rows) == {1, 2}
+        await other.send_str("missed")
+        await other.receive(5)
+        async with events_of(http, inspected, events.last_id) as again:
+            await again.until_status()
+            assert again.names == ["rows", "status"]
+            assert set(again.rows) == {2}
+        for unknown in ("0000-1", events.last_id + "999", "nonsense", "9" * 400):
+            async with events_of(http, inspected, unknown) as fresh:
+                await fresh.until_status()
+                assert fresh.names[0] == "reset"
+
+
+async def test_many_messages_make_few_events(
+    inspected: Gateway, http: aiohttp.ClientSession, session: aiohttp.ClientSession
+) -> None:
+    async with events_of(http, inspected) as events, dial(session, inspected) as ws:
+        await ws.send_str("x")
+        await ws.receive(5)
+        await events.until(1, counts=[1, 1, 1, 1])
+        before = len(events.names)
+        for _ in range(2000):
+            await ws.send_str("x")
+            await ws.receive(5)
+        began = asyncio.get_running_loop().time()
+        await events.until(1, counts=[2001, 2001, 2001, 2001])
+        looks = events.names[before:].count("status")
+        sent = inspected.connections[0].messages_sent
+        assert sent == 2001
+        # Five looks a second; each writes one event of counts.
+        assert looks <= 2 + 6 * (asyncio.get_running_loop().time() - began + 5)
+        assert events.names[before:].count("counts") == looks
+        assert set(events.names[before:]) == {"counts", "status"}
+
+
+async def test_a_page_that_does_not_read_holds_nobody_up(
+    inspected: Gateway, session: aiohttp.ClientSession
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", inspected.port, limit=1024)
+    head = f"GET /inspector/events HTTP/1.1\r\nHost: 127.0.0.1:{inspected.port}\r\n\r\n"
+    writer.write(head.encode())
+    await reader.readline()
+    for _ in range(300):
+        async with session.get(
+            inspected.base_url + "/stt", headers={"User-Agent": "u" * 4000}
+        ) as refused:
+            assert refused.status == 426
+    async with dial(session, inspected) as ws:
+        await ws.send_str("still served")
+        assert (await ws.receive(2)).data == "still served"
+    writer.transport.abort()
+
+
+async def test_what_is_over_the_bound_goes_oldest_ended_first_and_is_counted(
+    loop_reports: list[dict[str, Any]], http: aiohttp.ClientSession, session: aiohttp.ClientSession
+) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        gateway = await stack.enter_async_context(Gateway(inspector=Inspector(max_connections=3)))
+        async with events_of(http, gateway) as events, dial(session, gateway) as first:
+            await first.send_str("kept")
+            await events.until(1, state="open")
+            for _ in range(4):
+                async with dial(session, gateway) as ws:
+                    await ws.send_str("four")
+                    await ws.receive(5)
+            await events.until(5, state="closed")
+            assert set(events.rows) == {1, 4, 5}
+            assert (events.status["kept"], events.status["givenUp"]) == (3, 2)
+            levels = events.status["levels"]["NONE"]
+            assert (levels["served"], levels["bytes"]) == (5, 4 * 8 + 8)
+            assert await details_of(http, gateway, 2) == 404
+
+
+async def test_credentials_reach_no_answer_of_the_inspector(
+    inspected: Gateway, http: aiohttp.ClientSession, session: aiohttp.ClientSession
+) -> None:
+    query = f"token={QUERY}&access_token={QUERY}&api_key={QUERY}&model=m"
+    headers = {
+        "Authorization": f"Bearer {TOKEN}",
+        "Cookie": f"session={COOKIE}",
+        "X-Api-Key": WORKER_TOKEN,
+        "X-Custom-Auth": WORKER_TOKEN,
+        "X-Other": f"Bearer {TOKEN}",
+        "Referer": f"https://app.example/call?token={QUERY}",
+        "Sec-WebSocket-Protocol": f"realtime, openai-insecure-api-key.{WORKER_TOKEN}",
+    }
+    ws = await session.ws_connect(
+        inspected.url(f"/v1/echo?{query}"), headers=headers, protocols=("realtime",)
+    )
+    async with ws, events_of(http, inspected) as events:
+        row = await events.until(1, state="open")
+        assert (row["path"], row["model"]) == ("/v1/echo", "m")
+        details = await details_of(http, inspected, 1)
+        shown = json.dumps([details, events.rows, events.status])
+        for secret in (TOKEN, WORKER_TOKEN, COOKIE, QUERY):
+            assert secret not in shown
+        assert dict(details["headers"])["Referer"] == "https://app.example/call?<redacted>"
+
+
+async def test_the_log_has_types_and_sizes_and_no_content(
+    inspected: Gateway, http: aiohttp.ClientSession, session: aiohttp.ClientSession
+) -> None:
+    async with dial(session, inspected, "/v1/stt") as ws:
+        create = to_json(SttCreate())
+        audio = to_json(InputAudio(b"\x55\xaa" * 4000))
+        for text in (create, audio, audio, '{"note": "private", "type": "odd"}', "private"):
+            await ws.send_str(text)
+        await ws.send_bytes(b"private")
+        while (await ws.receive(5)).json()["type"] != "error":
+            pass
+        details = await details_of(http, inspected, 1)
+        incoming = [[*line[2:3], *line[5:]] for line in details["messages"] if line[1] == "in"]
+        assert incoming[:3] == [
+            ["session.create", 1, len(create)],
+            ["input_audio", 2, 2 * len(audio)],
+            ["odd", 1, 34],
+        ]
+        assert "private" not in json.dumps(details)
+        assert "VapVqlWq" not in json.dumps(details)
+        assert [line[1:2] + line[3:] for line in details["transcript"]] == [
+            ["out", "said <script>window.pwned", False]
+        ]
+
+
+async def test_the_log_and_the_transcript_are_bounded_and_count_what_they_lost(
+    inspected: Gateway, http: aiohttp.ClientSession, session: aiohttp.ClientSession
+) -> None:
+    async with dial(session, inspected, "/v1/tts") as ws:
+        await ws.send_str(to_json(TtsCreate()))
+        for number in range(150):
+            await ws.send_str(to_json(InputTranscript(f"{number} " + "x" * 3000)))
+            await ws.send_str(f'{{"type":"unknown.{number}"}}')
+        await inspected.wait_until(lambda: inspected.connections[0].messages_received == 301)
+        details = await details_of(http, inspected, 1)
+    assert len(details["transcript"]) == 100
+    assert details["transcriptGivenUp"] == 50
+    assert max(len(line[3]) for line in details["transcript"]) == 2001
+    assert len(details["messages"]) == 200
+    assert sum(line[5] for line in details["messages"]) + details["messagesGivenUp"] == 302
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "one_line"),
+    [
+        (AgentIdentity("J"), AgentIdentity("J", "R", "P"), True),
+        (AgentIdentity(None, "R"), AgentIdentity(None, "R", "P"), True),
+        (AgentIdentity("J"), AgentIdentity("J"), False),
+        (AgentIdentity("J", "R", "P"), AgentIdentity("J"), False),
+        (AgentIdentity("J"), AgentIdentity("K", "R", "P"), False),
+        (AgentIdentity(), AgentIdentity("J", "R", "P"), False),
+    ],
+)
+async def test_a_better_connection_beside_an_open_one_goes_on_with_its_line(
+    inspected: Gateway,
+    http: aiohttp.ClientSession,
+    session: aiohttp.ClientSession,
+    old: AgentIdentity,
+    new: AgentIdentity,
+    one_line: bool,
+) -> None:
+    async with events_of(http, inspected) as events, dial(session, inspected, identity=old):
+        await events.until(1, state="open")
+        async with dial(session, inspected, identity=new):
+            row = await events.until(2, state="open")
+            assert row["line"] == (1 if one_line else 2)
+            assert events.rows[1]["supersededBy"] == (2 if one_line else None)
+        await events.until(2, state="closed")
+        # It stands for itself again, since it is still open.
+        await events.until(1, supersededBy=None)
+
+
+async def test_another_path_is_another_line(
+    inspected: Gateway, http: aiohttp.ClientSession, session: aiohttp.ClientSession
+) -> None:
+    better = AgentIdentity("J", "R")
+    async with (
+        events_of(http, inspected) as events,
+        dial(session, inspected, "/v1/stt", identity=AgentIdentity("J")),
+        dial(session, inspected, "/v1/tts", identity=better),
+    ):
+        assert (await events.until(2, state="open"))["line"] == 2
+
+
+async def test_each_better_connection_takes_over_from_one(
+    inspected: Gateway, http: aiohttp.ClientSession, session: aiohttp.ClientSession
+) -> None:
+    plain, better = AgentIdentity("J"), AgentIdentity("J", "R")
+    async with (
+        dial(session, inspected, identity=plain),
+        dial(session, inspected, identity=plain),
+        dial(session, inspected, identity=better),
+        dial(session, inspected, identity=better),
+        dial(session, inspected, identity=better),
+        events_of(http, inspected) as events,
+    ):
+        await events.until_status()
+        lines = [events.rows[number]["line"] for number in range(1, 6)]
+        assert lines == [1, 2, 1, 2, 5]
+
+
+async def test_a_fault_is_named_on_what_it_struck(
+    inspected: Gateway, http: aiohttp.ClientSession, session: aiohttp.ClientSession
+) -> None:
+    inspected.inject(Reject(429))
+    inspected.inject(DropHandshake())
+    for _ in range(2):
+        with pytest.raises(Exception, match=r"."):
+            await dial(session, inspected)
+    async with events_of(http, inspected) as events:
+        await events.until_status()
+        assert (events.rows[1]["state"], events.rows[1]["fault"]) == ("rejected", "Reject")
+        await events.until(2, state="closed", fault="DropHandshake", status=None)
+
+
+async def test_pages_are_bounded(inspected: Gateway, http: aiohttp.ClientSession) -> None:
+    async with contextlib.AsyncExitStack() as pages:
+        for _ in range(16):
+            events = await pages.enter_async_context(events_of(http, inspected))
+            await events.until_status()
+        async with http.get(inspected.inspector_url + "inspector/events") as refused:
+            assert refused.status == 503
