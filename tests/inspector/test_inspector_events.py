@@ -300,7 +300,7 @@ async def test_the_log_has_types_and_sizes_and_no_content(
         assert "private" not in json.dumps(details)
         assert "VapVqlWq" not in json.dumps(details)
         assert [line[1:2] + line[3:] for line in details["transcript"]] == [
-            ["out", "said <script>window.pwned", False]
+            ["out", "said <script>window.pwned = 1</script> here", False]
         ]
 
 
