@@ -131,8 +131,8 @@ async def pace(senders: list[Sender], load: Load) -> None:
     queue = deque(sorted(senders, key=lambda sender: sender.due))
     while True:
         sender = queue.popleft()
-        if (wait := sender.due - loop.time()) > 0:
-            await asyncio.sleep(wait)
+        # Also where it is late: a send that need not wait lets no reader run.
+        await asyncio.sleep(max(0.0, sender.due - loop.time()))
         now = loop.time()
         load.late += now - sender.due > 1 / FRAMES_A_SECOND
         sender.sent.append(now)

@@ -49,6 +49,8 @@ class Entry:
         """Whether a websocket opened."""
         self.close_code: int | None = None
         """The websocket's close code, None while it is open."""
+        self.user_agent = ""
+        """The client as it names itself."""
         self.log: MessageLog = MessageLog()
         self.first_message_at: float | None = None
         self.ended_at: float | None = None
@@ -61,6 +63,7 @@ class Entry:
         self._accepted_at = peer_socket.accepted_at
         self._secured_at = peer_socket.secured_at
         self._counts = (0, 0, 0, 0)
+        self._asked_upgrade = False
         self._first = first
         self._revision = revision
         self._now = asyncio.get_running_loop().time
@@ -80,11 +83,6 @@ class Entry:
         return self.peer.rpartition(":")[0]
 
     @property
-    def user_agent(self) -> str:
-        """The client as it names itself."""
-        return self._header("user-agent")
-
-    @property
     def is_open(self) -> bool:
         """Whether it is a websocket that is open."""
         return self.opened and self.ended_at is None
@@ -102,7 +100,7 @@ class Entry:
         status = None if self.handshake is None else self.handshake.status
         if status is None or status == 101:
             return "closed" if self.ended_at is not None else "handshaking"
-        return "rejected" if status >= 400 or self._header("upgrade") else "answered"
+        return "rejected" if status >= 400 or self._asked_upgrade else "answered"
 
     @property
     def payload(self) -> int:
@@ -117,6 +115,9 @@ class Entry:
     def request(self, handshake: Handshake) -> None:
         """The request has come."""
         self.handshake = handshake
+        headers = {name.lower(): value for name, value in handshake.headers.items()}
+        self.user_agent = headers.get("user-agent", "")
+        self._asked_upgrade = "upgrade" in headers
         self.touch()
 
     def open(self, connection: Connection) -> None:
@@ -202,12 +203,6 @@ class Entry:
     def _note_secured(self) -> None:
         if self._socket is not None:
             self._secured_at = self._socket.secured_at
-
-    def _header(self, name: str) -> str:
-        if self.handshake is None:
-            return ""
-        found = (value for key, value in self.handshake.headers.items() if key.lower() == name)
-        return next(found, "")
 
     def _request(self) -> dict[str, str | int | None]:
         handshake = self.handshake
