@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
-from playwright.async_api import Browser, Page, Request, async_playwright
+from playwright.async_api import Browser, Page, Request, async_playwright, expect
 
 from agent_conn.gateway import Gateway, Inspector, ScriptedEngine
 
@@ -36,6 +36,9 @@ document.addEventListener("securitypolicyviolation", (event) => {
 """
 REQUIRED = "AGENT_CONN_REQUIRE_CHROMIUM"
 SCREENSHOTS = "AGENT_CONN_SCREENSHOTS"
+
+# A busy machine shows things later.
+expect.set_options(timeout=20_000)
 
 OpenPage = Callable[..., Awaitable[Page]]
 
@@ -100,7 +103,7 @@ async def open_page(browser: Browser) -> AsyncIterator[OpenPage]:
             viewport={"width": width, "height": 800}, color_scheme=scheme
         )
         page = await context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(20_000)
         await page.add_init_script(WATCH_POLICY)
         seen.watch(page)
         pages.append(page)

@@ -26,6 +26,8 @@ from agent_conn.gateway.protocol import (
 if TYPE_CHECKING:
     from inspector.conftest import OpenPage
 
+pytestmark = pytest.mark.timeout(120)
+
 Take = Callable[[Page, str], Awaitable[None]]
 
 MARKUP = "<script>window.pwned=1</script><img src=x onerror=window.pwned=1>"

@@ -7,6 +7,8 @@ import { faultForm, pendingList } from "./faults.js";
 import { levelChip } from "./levels.js";
 
 const READ_MILLISECONDS = 500;
+// Where the drawer covers the page, what is under it is out of reach.
+const COVERS = matchMedia("(max-width: 560px)");
 
 export class Drawer {
   constructor(store, onClose) {
@@ -22,6 +24,7 @@ export class Drawer {
     this.readAt = -Infinity;
     this.timer = null;
     document.getElementById("drawer-close").addEventListener("click", () => this.close());
+    COVERS.addEventListener("change", () => this.#setReach());
     document.addEventListener("keydown", (event) => {
       if (event.key === "Escape" && !this.element.hidden) this.close();
     });
@@ -62,6 +65,7 @@ export class Drawer {
   close() {
     const line = this.line;
     setHidden(this.element, true);
+    this.#setReach();
     this.shown = this.line = null;
     clearTimeout(this.timer);
     this.onClose(line);
@@ -69,8 +73,14 @@ export class Drawer {
 
   #open() {
     setHidden(this.element, false);
+    this.#setReach();
     this.body.scrollTop = 0;
     this.title.focus();
+  }
+
+  #setReach() {
+    const covered = !this.element.hidden && COVERS.matches;
+    for (const part of document.querySelectorAll(".top, main, .skip")) part.inert = covered;
   }
 
   #lay(names, titles) {

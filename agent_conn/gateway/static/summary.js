@@ -12,7 +12,8 @@ export class Summary {
     this.note = document.getElementById("share-note");
     this.spoken = document.getElementById("spoken");
     this.bar = document.getElementById("usage-bar");
-    this.spokenAt = -Infinity;
+    this.saying = null;
+    this.toSay = "";
     this.cards = LEVELS.map((level) => this.#card(level, onFilter));
     this.parts = LEVELS.map((level) => el("i", { "data-level": level }));
     document.getElementById("levels").append(...this.cards.map((card) => card.element));
@@ -63,10 +64,12 @@ export class Summary {
   }
 
   #speak(levels, attributed, all) {
-    if (performance.now() - this.spokenAt < SPOKEN_MILLISECONDS) return;
-    this.spokenAt = performance.now();
     const open = LEVELS.map((level) => `${levels[level].open} ${level.toLowerCase()}`);
     const share = all ? `${percent(attributed, all)} of usage attributed.` : "No usage yet.";
-    setText(this.spoken, `Open connections: ${open.join(", ")}. ${share}`);
+    this.toSay = `Open connections: ${open.join(", ")}. ${share}`;
+    this.saying ??= setTimeout(() => {
+      this.saying = null;
+      setText(this.spoken, this.toSay);
+    }, SPOKEN_MILLISECONDS);
   }
 }
