@@ -45,19 +45,19 @@ class Entry:
         self.handshake: Handshake | None = None
         self.connection: Connection | None = None
         """The websocket while it is open; what has ended keeps no socket alive."""
-        self.opened = False
+        self.opened: bool = False
         """Whether a websocket opened."""
         self.close_code: int | None = None
         """The websocket's close code, None while it is open."""
-        self.user_agent = ""
+        self.user_agent: str = ""
         """The client as it names itself."""
         self.log: MessageLog = MessageLog()
         self.first_message_at: float | None = None
         self.ended_at: float | None = None
         self.fault: str | None = None
         """The last fault that it met, by name."""
-        self.peer = peer_socket.peer
-        self.socket_number = peer_socket.number
+        self.peer: str = peer_socket.peer
+        self.socket_number: int = peer_socket.number
         """Which accepted TCP connection it is on."""
         self._socket: PeerSocket | None = peer_socket
         self._accepted_at = peer_socket.accepted_at

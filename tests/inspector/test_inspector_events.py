@@ -271,10 +271,11 @@ async def test_credentials_reach_no_answer_of_the_inspector(
         "X-Custom-Auth": WORKER_TOKEN,
         "X-Other": f"Bearer {TOKEN}",
         "Referer": f"https://app.example/call?token={QUERY}",
-        "Sec-WebSocket-Protocol": f"realtime, openai-insecure-api-key.{WORKER_TOKEN}",
     }
     ws = await session.ws_connect(
-        inspected.url(f"/v1/echo?{query}"), headers=headers, protocols=("realtime",)
+        inspected.url(f"/v1/echo?{query}"),
+        headers=headers,
+        protocols=("realtime", f"openai-insecure-api-key.{WORKER_TOKEN}", "a" * 41),
     )
     async with ws, events_of(http, inspected) as events:
         row = await events.until(1, state="open")
@@ -283,6 +284,8 @@ async def test_credentials_reach_no_answer_of_the_inspector(
         shown = json.dumps([details, events.rows, events.status])
         for secret in (TOKEN, WORKER_TOKEN, COOKIE, QUERY):
             assert secret not in shown
+        shown_protocols = dict(details["headers"])["Sec-WebSocket-Protocol"]
+        assert shown_protocols == "realtime, <redacted>, <redacted>"
         assert dict(details["headers"])["Referer"] == "https://app.example/call?<redacted>"
 
 
