@@ -4,94 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import socket
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
 import pytest
-from canary import COOKIE, QUERY, TOKEN, WORKER_TOKEN
+from inspecting import details_of, dial, events_of
 
-from agent_conn import AgentIdentity, InferenceConnection
+from agent_conn import AgentIdentity
 from agent_conn.gateway import DropHandshake, Gateway, Inspector, Reject
-from agent_conn.gateway.protocol import InputAudio, InputTranscript, SttCreate, TtsCreate, to_json
-
-
-@dataclass
-class Events:
-    """One page's events, and what they make of its connections."""
-
-    response: aiohttp.ClientResponse
-    rows: dict[int, dict[str, Any]] = field(default_factory=dict)
-    names: list[str] = field(default_factory=list)
-    status: dict[str, Any] = field(default_factory=dict)
-    last_id: str = ""
-
-    async def until_status(self) -> dict[str, Any]:
-        """Read up to the end of one look."""
-        while await self._read() != "status":
-            pass
-        return self.status
-
-    async def until(self, number: int, **wanted: Any) -> dict[str, Any]:
-        """Read until a connection's row is so."""
-        async with asyncio.timeout(5):
-            while not (self.rows.get(number, {}).items() >= wanted.items()):
-                await self.until_status()
-        return self.rows[number]
-
-    async def _read(self) -> str:
-        name, data, identifier = "", "", ""
-        while line := (await self.response.content.readline()).decode().rstrip("\n"):
-            key, _, value = line.partition(": ")
-            if key == "event":
-                name = value
-            elif key == "data":
-                data = value
-            elif key == "id":
-                identifier = value
-        if name:
-            self.last_id = identifier or self.last_id
-            self.names.append(name)
-            self._take(name, json.loads(data))
-        return name
-
-    def _take(self, name: str, data: Any) -> None:
-        if name == "reset":
-            self.rows.clear()
-        elif name == "rows":
-            self.rows.update((row["number"], row) for row in data)
-        elif name == "counts":
-            for number, *counts in data:
-                self.rows[number]["counts"] = counts
-        elif name == "gone":
-            for number in data:
-                self.rows.pop(number, None)
-        else:
-            self.status = data
-
-
-@contextlib.asynccontextmanager
-async def events_of(
-    http: aiohttp.ClientSession, gateway: Gateway, last_id: str = ""
-) -> AsyncIterator[Events]:
-    url = gateway.inspector_url + "inspector/events"
-    async with http.get(url, headers={"Last-Event-ID": last_id}) as response:
-        assert response.headers["Content-Type"] == "text/event-stream"
-        yield Events(response)
-
-
-async def details_of(http: aiohttp.ClientSession, gateway: Gateway, number: int) -> Any:
-    async with http.get(f"{gateway.inspector_url}inspector/connections/{number}") as response:
-        return await response.json() if response.status == 200 else response.status
-
-
-def dial(
-    session: aiohttp.ClientSession, gateway: Gateway, path: str = "/v1/echo", **options: Any
-) -> InferenceConnection:
-    return InferenceConnection(session, gateway.url(path), **options)
 
 
 async def test_a_row_tells_who_called_how_it_went_and_how_it_ended(
@@ -258,77 +179,6 @@ async def test_what_is_over_the_bound_goes_oldest_ended_first_and_is_counted(
             levels = events.status["levels"]["NONE"]
             assert (levels["served"], levels["bytes"]) == (5, 4 * 8 + 8)
             assert await details_of(http, gateway, 2) == 404
-
-
-async def test_credentials_reach_no_answer_of_the_inspector(
-    inspected: Gateway, http: aiohttp.ClientSession, session: aiohttp.ClientSession
-) -> None:
-    query = f"token={QUERY}&access_token={QUERY}&api_key={QUERY}&model=m"
-    headers = {
-        "Authorization": f"Bearer {TOKEN}",
-        "Cookie": f"session={COOKIE}",
-        "X-Api-Key": WORKER_TOKEN,
-        "X-Custom-Auth": WORKER_TOKEN,
-        "X-Other": f"Bearer {TOKEN}",
-        "Referer": f"https://app.example/call?token={QUERY}",
-    }
-    ws = await session.ws_connect(
-        inspected.url(f"/v1/echo?{query}"),
-        headers=headers,
-        protocols=("realtime", f"openai-insecure-api-key.{WORKER_TOKEN}", "a" * 41),
-    )
-    async with ws, events_of(http, inspected) as events:
-        row = await events.until(1, state="open")
-        assert (row["path"], row["model"]) == ("/v1/echo", "m")
-        details = await details_of(http, inspected, 1)
-        shown = json.dumps([details, events.rows, events.status])
-        for secret in (TOKEN, WORKER_TOKEN, COOKIE, QUERY):
-            assert secret not in shown
-        shown_protocols = dict(details["headers"])["Sec-WebSocket-Protocol"]
-        assert shown_protocols == "realtime, <redacted>, <redacted>"
-        assert dict(details["headers"])["Referer"] == "https://app.example/call?<redacted>"
-
-
-async def test_the_log_has_types_and_sizes_and_no_content(
-    inspected: Gateway, http: aiohttp.ClientSession, session: aiohttp.ClientSession
-) -> None:
-    async with dial(session, inspected, "/v1/stt") as ws:
-        create = to_json(SttCreate())
-        audio = to_json(InputAudio(b"\x55\xaa" * 4000))
-        for text in (create, audio, audio, '{"note": "private", "type": "odd"}', "private"):
-            await ws.send_str(text)
-        await ws.send_bytes(b"private")
-        while (await ws.receive(5)).json()["type"] != "error":
-            pass
-        details = await details_of(http, inspected, 1)
-        incoming = [[*line[2:3], *line[5:]] for line in details["messages"] if line[1] == "in"]
-        assert incoming[:3] == [
-            ["session.create", 1, len(create)],
-            ["input_audio", 2, 2 * len(audio)],
-            ["odd", 1, 34],
-        ]
-        assert "private" not in json.dumps(details)
-        assert "VapVqlWq" not in json.dumps(details)
-        assert [line[1:2] + line[3:] for line in details["transcript"]] == [
-            ["out", "said <script>window.pwned = 1</script> here", False]
-        ]
-
-
-async def test_the_log_and_the_transcript_are_bounded_and_count_what_they_lost(
-    inspected: Gateway, http: aiohttp.ClientSession, session: aiohttp.ClientSession
-) -> None:
-    async with dial(session, inspected, "/v1/tts") as ws:
-        await ws.send_str(to_json(TtsCreate()))
-        for number in range(150):
-            await ws.send_str(to_json(InputTranscript(f"{number} " + "x" * 3000)))
-            await ws.send_str(f'{{"type":"unknown.{number}"}}')
-        await inspected.wait_until(lambda: inspected.connections[0].messages_received == 301)
-        details = await details_of(http, inspected, 1)
-    assert len(details["transcript"]) == 100
-    assert details["transcriptGivenUp"] == 50
-    assert max(len(line[3]) for line in details["transcript"]) == 2001
-    assert len(details["messages"]) == 200
-    assert sum(line[5] for line in details["messages"]) + details["messagesGivenUp"] == 302
 
 
 @pytest.mark.parametrize(
