@@ -97,7 +97,7 @@ class InspectorPages:
         router.add_get("/inspector/static/{name}", self._guard(self._static_file, public=True))
         router.add_post("/inspector/session", self._guard(self._begin_session, public=True))
         router.add_get("/inspector/faults", self._guard(self._list_faults))
-        router.add_get("/inspector/events", self._guard(self._events))
+        router.add_get("/inspector/events", self._guard(self._events), allow_head=False)
         router.add_get("/inspector/connections/{number:[0-9]{1,9}}", self._guard(self._details))
         router.add_post("/inspector/faults", self._guard(self._inject))
         router.add_delete("/inspector/faults/{number:[0-9]{1,9}}", self._guard(self._withdraw))
@@ -173,9 +173,7 @@ class InspectorPages:
         response.content_type = "text/event-stream"
         try:
             await response.prepare(request)
-            await Stream(self.journal, self._desk.pending).run(
-                response, request.headers.get("Last-Event-ID", ""), self._closing
-            )
+            await Stream(self.journal, self._desk.pending).run(request, response, self._closing)
         except ConnectionError:
             # The page is gone.
             return response

@@ -34,16 +34,16 @@ class Stream:
         self._quiet = 0
 
     async def run(
-        self, response: web.StreamResponse, last_event_id: str, closing: asyncio.Event
+        self, request: web.Request, response: web.StreamResponse, closing: asyncio.Event
     ) -> None:
-        """Write events until `closing` is set.
+        """Write events until `closing` is set, or the page is gone.
 
         Raises:
-            ConnectionError: the page is gone.
+            ConnectionError: the page went while something was written.
         """
-        self._seen = self._parse(last_event_id)
+        self._seen = self._parse(request.headers.get("Last-Event-ID", ""))
         await response.write(f"retry: {RETRY_MILLISECONDS}\n\n".encode())
-        while not closing.is_set():
+        while request.transport is not None and not closing.is_set():
             async for event in self._look():
                 await response.write(event)
             try:
