@@ -9,6 +9,7 @@ from agent_conn.gateway.connection import Connection
 from agent_conn.gateway.faults import Fault
 from agent_conn.gateway.handshakes import Handshake
 from agent_conn.gateway.message_log import Direction, MessageLog
+from agent_conn.gateway.redaction import shown_headers
 from agent_conn.gateway.sockets import PeerSocket
 from agent_conn.identity import AttributionLevel
 
@@ -179,7 +180,7 @@ class Entry:
         """What a page shows of it alone: its row, its headers, its log, its transcript."""
         return {
             "row": self.row(),
-            "headers": [] if self.handshake is None else list(self.handshake.headers.items()),
+            "headers": [] if self.handshake is None else shown_headers(self.handshake.headers),
             "messages": [
                 [run.number, run.direction, run.type, run.first, run.last, run.count, run.size]
                 for run in self.log.runs
