@@ -19,6 +19,7 @@ export function duration(seconds) {
   if (seconds === null || seconds === undefined) return "–";
   if (seconds < 0.9995) {
     const milliseconds = Math.max(0, seconds * 1000);
+    if (milliseconds < 0.05) return "<0.1 ms";
     return `${milliseconds < 9.95 ? milliseconds.toFixed(1) : Math.round(milliseconds)} ms`;
   }
   if (seconds < 59.5) return `${figures(seconds)} s`;
