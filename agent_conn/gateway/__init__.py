@@ -33,6 +33,7 @@ from agent_conn.gateway.faults import (
     UnaskedSubprotocol,
 )
 from agent_conn.gateway.handshakes import Handshake
+from agent_conn.gateway.inspector import Inspector
 from agent_conn.gateway.local_speech import LocalSpeech
 from agent_conn.gateway.scripted import ScriptedEngine
 from agent_conn.gateway.server import Gateway
@@ -62,6 +63,7 @@ __all__ = [
     "Handshake",
     "IgnoreClose",
     "Injection",
+    "Inspector",
     "InvalidToken",
     "LocalSpeech",
     "NotWebSocket",

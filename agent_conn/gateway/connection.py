@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from aiohttp import WSMessage, WSMsgType, web
 
@@ -32,6 +32,19 @@ PEER_LOOK_INTERVAL = 0.02
 NOISE = to_json({"type": "gateway.noise"})
 
 
+class MessageWatcher(Protocol):
+    """Is told of every message of a connection, and of what is done to it."""
+
+    def received(self, data: str | bytes, size: int) -> None:
+        """A message of `size` bytes came in."""
+
+    def sent(self, data: str | bytes, size: int) -> None:
+        """A message of `size` bytes went out."""
+
+    def struck(self, fault: Fault) -> None:
+        """A fault has begun."""
+
+
 class Connection:
     """A live websocket connection; take it from `Gateway.connections`."""
 
@@ -42,6 +55,7 @@ class Connection:
         peer_socket: PeerSocket,
         handshake: Handshake,
         changes: Changes,
+        watcher: MessageWatcher | None = None,
     ) -> None:
         self.handshake = handshake
         self.messages_received: int = 0
@@ -56,11 +70,13 @@ class Connection:
         self._transport = transport
         self._socket = peer_socket
         self._changes = changes
+        self._watcher = watcher
         self._armed: tuple[int, OpenFault] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._silent = False
         self._reading_stopped = False
         self._close_ignored = False
+        self._close_sent: int | None = None
 
     @property
     def path(self) -> str:
@@ -74,8 +90,8 @@ class Connection:
 
     @property
     def close_code(self) -> int | None:
-        """The code that the connection was closed with; None while it is open."""
-        return self._ws.close_code
+        """The code of the first Close frame, from either side; None while it is open."""
+        return self._ws.close_code if self._close_sent is None else self._close_sent
 
     @property
     def closed(self) -> bool:
@@ -149,8 +165,11 @@ class Connection:
             await self._ws.send_str(data)
         else:
             await self._ws.send_bytes(data)
+        size = _payload_length(data)
         self.messages_sent += 1
-        self.bytes_sent += _payload_length(data)
+        self.bytes_sent += size
+        if self._watcher is not None:
+            self._watcher.sent(data, size)
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close with a Close frame, unless a fault keeps the connection open.
@@ -163,13 +182,13 @@ class Connection:
         if self._silent or self._close_ignored or self._reading_stopped:
             await self._socket.closed.wait()
         else:
-            await self._ws.close(code=code, message=reason.encode())
+            await self._send_close(code, reason.encode())
 
     async def going_away(self) -> None:
         """Send a Close frame with 1001 if the connection behaves; wait for no answer."""
         if self._silent or self._close_ignored or self._reading_stopped or self._ws.closed:
             return
-        await self._ws.close(code=1001, message=b"gateway closes")
+        await self._send_close(1001, b"gateway closes")
 
     async def aclose(self) -> None:
         """End whatever a fault has going. Idempotent; leaves the socket to its owner."""
@@ -189,15 +208,17 @@ class Connection:
         await self._strike(fault)
 
     async def _strike(self, fault: OpenFault) -> None:
+        if self._watcher is not None:
+            self._watcher.struck(fault)
         match fault:
             case Reset() | DropAfter(reset=True):
                 self._socket.reset()
             case DropAfter():
                 self._transport.close()
             case AcceptAndClose(code=code):
-                await self._ws.close(code=code)
+                await self._send_close(code, b"")
             case CloseWith(code=code, reason=reason):
-                await self._ws.close(code=code, message=reason.encode())
+                await self._send_close(code, reason.encode())
             case GoSilent():
                 self._silent = True
             case StopReading():
@@ -207,6 +228,12 @@ class Connection:
             case IgnoreClose(interval=interval):
                 self._close_ignored = True
                 self._start(self._send_noise(interval), "noise")
+
+    async def _send_close(self, code: int, reason: bytes) -> None:
+        # The answer to it may carry another code.
+        if not self._ws.closed:
+            self._close_sent = code
+        await self._ws.close(code=code, message=reason)
 
     async def _end(self, message: WSMessage) -> None:
         if message.type is not WSMsgType.CLOSE:
@@ -240,8 +267,11 @@ class Connection:
         task.add_done_callback(self._tasks.discard)
 
     def _count_received(self, data: str | bytes) -> None:
+        size = _payload_length(data)
         self.messages_received += 1
-        self.bytes_received += _payload_length(data)
+        self.bytes_received += size
+        if self._watcher is not None:
+            self._watcher.received(data, size)
         self._changes.notify()
 
 

@@ -23,6 +23,12 @@ def check_close_code(code: object) -> None:
         raise ConfigurationError("code is no close code from 1000 to 4999 that can be sent")
 
 
+def check_wire_code(code: object) -> None:
+    """What a Close frame has room for; codes that may not be sent are faults too."""
+    if not _is_whole(code, 0, 0xFFFF):
+        raise ConfigurationError("code is not a whole number of 0 to 65535")
+
+
 def check_reason(reason: object) -> None:
     """A reason that a Close frame can carry."""
     if not isinstance(reason, str) or len(_utf8("reason", reason)) > MAX_REASON:

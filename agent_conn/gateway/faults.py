@@ -12,12 +12,12 @@ from typing import ClassVar, Literal, Self, TypeAlias
 from agent_conn.errors import ConfigurationError
 from agent_conn.gateway.fault_checks import (
     check_bytes,
-    check_close_code,
     check_count,
     check_header_value,
     check_headers,
     check_reason,
     check_status,
+    check_wire_code,
 )
 from agent_conn.settings import check_seconds
 
@@ -169,7 +169,7 @@ class AcceptAndClose:
     stage: ClassVar[Stage] = Stage.REQUEST
 
     def __post_init__(self) -> None:
-        check_close_code(self.code)
+        check_wire_code(self.code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +182,7 @@ class CloseWith:
     stage: ClassVar[Stage] = Stage.REQUEST
 
     def __post_init__(self) -> None:
-        check_close_code(self.code)
+        check_wire_code(self.code)
         check_count("after_messages", self.after_messages)
         check_reason(self.reason)
 

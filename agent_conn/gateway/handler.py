@@ -14,6 +14,8 @@ from agent_conn.gateway.chat import CHAT_PATH, ChatService
 from agent_conn.gateway.connection import Connection
 from agent_conn.gateway.faults import Fault, FaultPlan, OpenFault, Stage
 from agent_conn.gateway.handshakes import Handshake, read_identity, redact_headers
+from agent_conn.gateway.journal import Journal
+from agent_conn.gateway.journal_entry import Entry
 from agent_conn.gateway.sabotage import answer_badly, unasked_headers
 from agent_conn.gateway.sockets import Changes, PeerSocket, SocketTable
 from agent_conn.gateway.speech import SpeechEngine
@@ -45,6 +47,7 @@ class RequestHandler:
         heartbeat: float | None,
         max_msg_size: int,
         keep_handshakes: int | None,
+        journal: Journal | None = None,
     ) -> None:
         self.handshakes: deque[Handshake] = deque(maxlen=keep_handshakes)
         self.connections: list[Connection] = []
@@ -57,6 +60,7 @@ class RequestHandler:
         self._changes = changes
         self._heartbeat = heartbeat
         self._max_msg_size = max_msg_size
+        self._journal = journal
         self._tasks: set[asyncio.Task[object]] = set()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -94,7 +98,25 @@ class RequestHandler:
         if transport is None or peer_socket is None:
             raise ConnectionResetError("the peer left before its request was served")
         handshake = self._record(request, peer_socket)
+        if self._journal is None:
+            return await self._respond(request, transport, peer_socket, handshake, None)
+        entry = self._journal.request(handshake, peer_socket)
+        try:
+            return await self._respond(request, transport, peer_socket, handshake, entry)
+        finally:
+            self._journal.ended(entry)
+
+    async def _respond(
+        self,
+        request: web.Request,
+        transport: asyncio.Transport,
+        peer_socket: PeerSocket,
+        handshake: Handshake,
+        entry: Entry | None,
+    ) -> web.StreamResponse:
         fault = self._plan.take(Stage.REQUEST)
+        if entry is not None and fault is not None:
+            entry.struck(fault)
         response: web.StreamResponse | None = await answer_badly(
             fault, transport, peer_socket, handshake
         )
@@ -108,7 +130,7 @@ class RequestHandler:
             handshake.answer(response.status, asyncio.get_running_loop().time())
             log.info("gateway.request_answered", extra=_facts(handshake))
             return response
-        return await self._open(request, transport, peer_socket, handshake, fault)
+        return await self._open(request, transport, peer_socket, handshake, fault, entry)
 
     def _record(self, request: web.Request, peer_socket: PeerSocket) -> Handshake:
         asked = request.headers.get(hdrs.SEC_WEBSOCKET_PROTOCOL, "")
@@ -148,6 +170,7 @@ class RequestHandler:
         peer_socket: PeerSocket,
         handshake: Handshake,
         fault: Fault | None,
+        entry: Entry | None,
     ) -> web.StreamResponse:
         ws = web.WebSocketResponse(
             autoclose=False,
@@ -160,8 +183,10 @@ class RequestHandler:
         await ws.prepare(request)
         handshake.answer(HTTPStatus.SWITCHING_PROTOCOLS, asyncio.get_running_loop().time())
         peer_socket.phase = "websocket"
-        connection = Connection(ws, transport, peer_socket, handshake, self._changes)
+        connection = Connection(ws, transport, peer_socket, handshake, self._changes, entry)
         self.connections.append(connection)
+        if entry is not None and self._journal is not None:
+            self._journal.opened(entry, connection)
         self._changes.notify()
         log.info("gateway.connection_opened", extra=_facts(handshake))
         try:

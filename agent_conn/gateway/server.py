@@ -20,6 +20,7 @@ from agent_conn.gateway.faults import Fault, FaultPlan, Injection, StallAtAccept
 from agent_conn.gateway.handler import RequestHandler
 from agent_conn.gateway.handshakes import Handshake
 from agent_conn.gateway.http_log import http_logger
+from agent_conn.gateway.inspector import Inspector, InspectorPages
 from agent_conn.gateway.listener import Listener, connectable
 from agent_conn.gateway.scripted import ScriptedEngine
 from agent_conn.gateway.sockets import Changes, SocketTable
@@ -44,7 +45,8 @@ class Gateway:
     to inference tokens of `api_key` and `api_secret`; with neither to anyone. `heartbeat` is
     the interval in seconds of its own pings, None for none. `max_msg_size` is in bytes, of a
     websocket's message and of a chat request. `handshakes` holds the last `keep_handshakes`
-    requests, with None all. The engine stays its owner's to close.
+    requests, with None all. With `inspector` it serves a page that shows its connections. The
+    engine stays its owner's to close.
 
     Raises:
         ConfigurationError: an argument is wrong.
@@ -66,6 +68,7 @@ class Gateway:
         heartbeat: float | None = None,
         max_msg_size: int = DEFAULT_MAX_MSG_SIZE,
         keep_handshakes: int | None = None,
+        inspector: Inspector | None = None,
     ) -> None:
         if heartbeat is not None and not heartbeat > 0:
             raise ConfigurationError("heartbeat must be positive, or None")
@@ -83,7 +86,9 @@ class Gateway:
         self._changes = Changes()
         self._plan = FaultPlan()
         self._stalls: list[Injection] = []
-        self._sockets = SocketTable(self._changes)
+        self._pages = None if inspector is None else InspectorPages(inspector, host, self.inject)
+        journal = None if self._pages is None else self._pages.journal
+        self._sockets = SocketTable(self._changes, journal)
         self._handler = RequestHandler(
             engine=engine if engine is not None else ScriptedEngine(),
             chat=ChatService(ScriptedChat(chat_replies)),
@@ -95,6 +100,7 @@ class Gateway:
             heartbeat=heartbeat,
             max_msg_size=max_msg_size,
             keep_handshakes=keep_handshakes,
+            journal=journal,
         )
         self._runner: web.AppRunner | None = None
         self._acceptor: Acceptor | None = None
@@ -112,6 +118,8 @@ class Gateway:
         if self._runner is not None or self._port is not None:
             raise StateError("a gateway is started once")
         app = web.Application(client_max_size=self._max_msg_size)
+        if self._pages is not None:
+            self._pages.add_to(app.router, self._sockets)
         # A path may hold a line break, which a dot does not match.
         app.router.add_route("*", r"/{path:[\s\S]*}", self._handler.handle)
         self._runner = web.AppRunner(
@@ -123,6 +131,8 @@ class Gateway:
                 self._server_ssl, self.client_ssl = await asyncio.to_thread(
                     make_contexts, connectable(self.host)
                 )
+            if self._pages is not None:
+                await self._pages.load()
             await self._runner.setup()
             self._acceptor = Acceptor(
                 self._sockets, self._plan, _protocol_factory(self._runner), self._server_ssl
@@ -142,6 +152,8 @@ class Gateway:
         if self._listener is not None:
             self._listener.close()
         self._plan.clear()
+        if self._pages is not None:
+            self._pages.close()
         await self._say_goodbye()
         if self._acceptor is not None:
             await self._acceptor.aclose()
@@ -179,6 +191,17 @@ class Gateway:
     def base_url(self) -> str:
         """What LiveKit's clients take as `base_url`: ``http(s)://host:port/v1``."""
         return f"{'https' if self._tls else 'http'}://{self._authority()}/v1"
+
+    @property
+    def inspector_url(self) -> str:
+        """The address of the inspector's page.
+
+        Raises:
+            StateError: the gateway was made without an inspector, or not started.
+        """
+        if self._pages is None:
+            raise StateError("the gateway was made without an inspector")
+        return f"{'https' if self._tls else 'http'}://{self._authority()}/"
 
     def url(self, path: str = "/v1/stt") -> str:
         """Return the websocket URL of `path`, which may have a query."""

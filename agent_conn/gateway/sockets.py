@@ -6,6 +6,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 LINGER_AND_RESET = struct.pack("ii", 1, 0)
 
@@ -76,12 +77,23 @@ class PeerSocket:
             self.sock.close()
 
 
+class SocketObserver(Protocol):
+    """Is told of every socket's two ends."""
+
+    def accepted(self, peer_socket: PeerSocket) -> None:
+        """It was accepted."""
+
+    def closed(self, peer_socket: PeerSocket) -> None:
+        """It was closed. May come twice."""
+
+
 class SocketTable:
     """Every accepted socket that is not closed yet."""
 
-    def __init__(self, changes: Changes) -> None:
+    def __init__(self, changes: Changes, observer: SocketObserver | None = None) -> None:
         self.accepted: int = 0
         self._changes = changes
+        self._observer = observer
         self._open: dict[int, PeerSocket] = {}
         self._by_transport: dict[asyncio.BaseTransport, PeerSocket] = {}
 
@@ -96,6 +108,8 @@ class SocketTable:
         self.accepted += 1
         entry = PeerSocket(self.accepted, sock, peer, now)
         self._open[entry.number] = entry
+        if self._observer is not None:
+            self._observer.accepted(entry)
         self._changes.notify()
         return entry
 
@@ -117,6 +131,8 @@ class SocketTable:
             self._by_transport.pop(entry.transport, None)
         self._open.pop(entry.number, None)
         entry.closed.set()
+        if self._observer is not None:
+            self._observer.closed(entry)
         self._changes.notify()
 
     def describe(self) -> str:

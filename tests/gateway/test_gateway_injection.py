@@ -128,7 +128,7 @@ async def test_inject_checks_its_arguments(gateway: Gateway) -> None:
 @pytest.mark.parametrize(
     ("kind", "values", "named"),
     [
-        (CloseWith, {"code": 1006}, "code"),
+        (CloseWith, {"code": 65_536}, "code"),
         (CloseWith, {"code": 1000, "reason": "é" * 62}, "reason"),
         (CloseWith, {"code": 1000, "reason": "\ud800"}, "reason"),
         (CloseWith, {"code": 1000, "after_messages": -1}, "after_messages"),

@@ -1,0 +1,15 @@
+// Shows the token to the gateway once; a cookie stands for it from then on.
+
+import { send } from "./api.js";
+
+document.getElementById("login").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const field = document.getElementById("token");
+  const failure = await send("POST", "/inspector/session", { token: field.value });
+  if (failure === null) {
+    location.replace("/");
+    return;
+  }
+  document.getElementById("login-error").textContent = failure;
+  field.select();
+});

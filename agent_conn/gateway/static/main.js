@@ -1,0 +1,124 @@
+// The inspector's page: events come in, the store takes them, what changed is drawn once a frame.
+
+import { setAttribute, setHidden, setText, el } from "./dom.js";
+import { Drawer } from "./drawer.js";
+import { noConnections, noMatches } from "./empty.js";
+import { count } from "./format.js";
+import { Grid } from "./grid.js";
+import { STATES, Store } from "./store.js";
+import { listen } from "./stream.js";
+import { Summary } from "./summary.js";
+import { legend } from "./waterfall.js";
+
+const byId = (id) => document.getElementById(id);
+const store = new Store();
+const grid = new Grid(byId("grid"), store, (line) => {
+  grid.select(line);
+  drawer.showLine(line);
+});
+const drawer = new Drawer(store, (line) => {
+  grid.select(null);
+  if (line === null) byId("faults-next").focus();
+  else grid.focus(line);
+});
+const summary = new Summary((level, shown) => {
+  if (shown) grid.filters.levels.add(level);
+  else grid.filters.levels.delete(level);
+  refilter();
+});
+
+let asked = false;
+let emptyFor = null;
+
+function drawSoon() {
+  if (asked) return;
+  asked = true;
+  requestAnimationFrame(draw);
+}
+
+function draw() {
+  asked = false;
+  const taken = store.take();
+  offerPaths();
+  grid.update(taken);
+  if (store.status) summary.update(store.status.levels);
+  drawer.update(taken.changed, taken.counted);
+  drawShown();
+  drawPending();
+}
+
+function drawShown() {
+  const lines = store.lines.size;
+  const { givenUp = 0, mostKept = 0 } = store.status ?? {};
+  const lost = givenUp ? `; ${count(givenUp)} older not kept (bound ${count(mostKept)})` : "";
+  setText(byId("shown"), `${count(grid.shown)} of ${count(lines)} shown${lost}`);
+  const kind = store.status === null || grid.shown ? null : lines ? "matches" : "connections";
+  setHidden(byId("empty"), kind === null);
+  setHidden(byId("grid"), kind !== null);
+  setHidden(byId("legend"), kind !== null);
+  if (kind !== emptyFor && kind !== null) {
+    byId("empty").replaceChildren(...(kind === "matches" ? noMatches(clearFilters) : noConnections()));
+  }
+  emptyFor = kind;
+}
+
+function drawPending() {
+  const waiting = store.status?.faults.length ?? 0;
+  setHidden(byId("pending-count"), waiting === 0);
+  setText(byId("pending-count"), `${waiting} waiting`);
+}
+
+function offerPaths() {
+  const select = byId("filter-path");
+  const offered = new Set([...select.options].map((option) => option.value));
+  for (const path of [...store.paths].sort()) {
+    if (!offered.has(path)) select.append(el("option", { value: path }, path));
+  }
+}
+
+function refilter() {
+  grid.applyFilters();
+  drawShown();
+}
+
+function clearFilters() {
+  grid.filters.levels.clear();
+  for (const card of byId("levels").children) setAttribute(card, "aria-pressed", "false");
+  for (const name of ["path", "state"]) {
+    grid.filters[name] = "";
+    byId(`filter-${name}`).value = "";
+  }
+  refilter();
+  grid.focus(null);
+}
+
+function showState(state) {
+  const words = { live: "Live", lost: "Disconnected, reconnecting" };
+  setAttribute(byId("live"), "data-state", state);
+  setText(byId("live").firstElementChild, words[state]);
+}
+
+byId("legend").append(...legend());
+byId("gateway").textContent = location.host;
+byId("filter-state").append(...STATES.map((state) => el("option", { value: state }, state)));
+for (const name of ["path", "state"]) {
+  byId(`filter-${name}`).addEventListener("change", (event) => {
+    grid.filters[name] = event.target.value;
+    refilter();
+  });
+}
+byId("faults-next").addEventListener("click", () => drawer.showFaults());
+setInterval(() => grid.tick(), 1000);
+listen(
+  {
+    reset: () => store.reset(),
+    rows: (rows) => store.rows(rows),
+    counts: (counts) => store.counts(counts),
+    gone: (numbers) => store.gone(numbers),
+    status: (status) => {
+      store.setStatus(status);
+      drawSoon();
+    },
+  },
+  showState,
+);

@@ -1,0 +1,121 @@
+// One line's row: made once, then only what is another than before is written.
+
+import { el, setAttribute, setHidden, setText } from "./dom.js";
+import { age, bytes, count, duration } from "./format.js";
+import { levelChip, setLevel } from "./levels.js";
+import { Waterfall, opening, waited } from "./waterfall.js";
+
+export const COLUMNS = [
+  ["number", "#"],
+  ["level", "Level"],
+  ["state", "State"],
+  ["path", "Path, model"],
+  ["client", "Client, ids"],
+  ["wait", "Wait"],
+  ["phases", "Phases"],
+  ["frames", "Frames"],
+  ["bytes", "Bytes"],
+  ["code", "Code"],
+  ["age", "Age"],
+];
+
+export class Row {
+  constructor(line, scale, now) {
+    this.line = line;
+    this.chip = levelChip(line.current.level);
+    this.waterfall = new Waterfall();
+    this.cells = Object.fromEntries(COLUMNS.map(([name]) => [name, cell(name)]));
+    this.from = second(this.cells.level, this.chip);
+    [this.pathFirst, this.pathSecond] = two(this.cells.path);
+    [this.clientFirst, this.clientSecond] = two(this.cells.client);
+    [this.stateFirst, this.stateSecond] = two(this.cells.state);
+    [this.framesIn, this.framesOut] = two(this.cells.frames);
+    [this.bytesIn, this.bytesOut] = two(this.cells.bytes);
+    this.opened = second(this.cells.phases, this.waterfall.element);
+    this.element = el(
+      "div",
+      { class: "row", role: "row", tabindex: "-1", "data-line": line.number },
+      ...Object.values(this.cells),
+    );
+    this.update(scale, now);
+  }
+
+  /** Writes everything. */
+  update(scale, now) {
+    const one = this.line.current;
+    setText(this.cells.number, String(one.number));
+    setLevel(this.chip, one.level);
+    this.#updateFrom(one);
+    setText(this.stateFirst, one.state === "rejected" ? `rejected ${one.status}` : one.state);
+    setAttribute(this.stateFirst, "data-state", one.state);
+    setText(this.stateSecond, one.fault ? `fault: ${one.fault}` : stateNote(one));
+    setText(this.pathFirst, one.path ?? "–");
+    setText(this.pathSecond, one.model ?? "");
+    setText(this.clientFirst, one.client || (one.path ? "unnamed client" : one.peer));
+    setText(this.clientSecond, ids(one));
+    setAttribute(this.cells.path, "title", [one.path, one.model].filter(Boolean).join("  "));
+    setAttribute(this.cells.client, "title", `${one.client ?? one.peer}\n${ids(one)}`);
+    setText(this.cells.code, one.code === null ? "–" : String(one.code));
+    setAttribute(this.element, "data-state", one.state);
+    setAttribute(this.element, "data-level", one.level ?? "UNKNOWN");
+    this.updateCounts();
+    this.updateTime(scale, now);
+  }
+
+  updateCounts() {
+    const [framesIn, framesOut, bytesIn, bytesOut] = this.line.counts;
+    setText(this.framesIn, `${count(framesIn)} in`);
+    setText(this.framesOut, `${count(framesOut)} out`);
+    setText(this.bytesIn, bytes(bytesIn));
+    setText(this.bytesOut, bytes(bytesOut));
+  }
+
+  /** Writes what goes on by itself: the wait, the bar, the age. */
+  updateTime(scale, now) {
+    const { times, state } = this.line.current;
+    const wait = waited(times, now);
+    setText(this.cells.wait, wait === null ? "–" : duration(wait));
+    setText(this.opened, duration(opening(times, now)));
+    const begun = times.accepted ?? times.requested;
+    setText(this.cells.age, age((times.ended ?? now) - begun));
+    this.waterfall.update(times, state, scale, now);
+  }
+
+  #updateFrom(one) {
+    const before = this.line.previous;
+    setHidden(this.from, before === null);
+    if (before === null) return;
+    const still = before.state === "open" ? ", still open" : "";
+    setText(this.from, `was ${before.level}${still}`);
+    setAttribute(this.from, "title", `#${one.number} took over from #${before.number}${still}`);
+  }
+}
+
+function stateNote(one) {
+  if (one.path === undefined) return one.state === "closed" ? "no request came" : "no request yet";
+  if (one.state === "closed" && one.status === null) return "no answer was sent";
+  return one.state === "answered" ? `status ${one.status}` : "";
+}
+
+function ids(one) {
+  // The closest id first: it is the one that a narrow column still shows.
+  const known = [["agent", one.agent], ["room", one.room], ["job", one.job]].filter(([, id]) => id);
+  if (!known.length) return one.path === undefined ? "" : "no ids sent";
+  return known.map(([name, id]) => `${name} ${id}`).join("  ");
+}
+
+function cell(name) {
+  return el("div", { class: `cell ${name}`, role: "gridcell" });
+}
+
+function two(parent) {
+  const [first, next] = [el("span", { class: "first" }), el("span", { class: "second" })];
+  parent.append(first, next);
+  return [first, next];
+}
+
+function second(parent, first) {
+  const next = el("span", { class: "second" });
+  parent.append(first, next);
+  return next;
+}
