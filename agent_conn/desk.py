@@ -11,7 +11,7 @@ from math import inf
 from agent_conn.connection import InferenceConnection
 from agent_conn.errors import PoolTimeout, StateError
 from agent_conn.identity import AttributionLevel
-from agent_conn.keeper import PARK_AFTER, Keeper, is_upgradable
+from agent_conn.keeper import PARK_AFTER, Keeper, is_improvable, is_upgradable
 from agent_conn.lease import Lease, Probe
 from agent_conn.ledger import CloseReason, Ledger, Slot, SlotState, Waiter
 from agent_conn.warm import WarmConnection
@@ -45,22 +45,20 @@ class Desk:
         self._keeper = keeper
         self._look_pause = LOOK_PAUSE if rotates else inf
         self._clock = clock
-        self._turn = 0
-        self._turn_watched = False
 
     def hit(self, lease: Lease) -> InferenceConnection | None:
         """Lend at once what needs no second look."""
-        slot = lease.slot = self._ledger.take(lease.minimum, self._clock())
-        warm = None if slot is None else slot.member
-        if slot is None or warm is None or lease.probe is not None:
+        now = self._clock()
+        slot = lease.slot = self._ledger.take(lease.minimum, now)
+        if slot is None or lease.probe is not None:
             return None
-        if warm.checked_in != self._turn:
-            if not warm.unchanged():
+        warm = slot.member
+        if warm is None:
+            return None
+        if not warm.unchanged():
+            warm.hurried = now < slot.idle_since + PARK_AFTER
+            if not warm.look(remember=warm.hurried):
                 return None
-            warm.checked_in = self._turn
-            self._watch_turn()
-        elif not warm.is_quiet():
-            return None
         self.acquired += 1
         slot.loan = lease
         return warm.connection
@@ -138,13 +136,13 @@ class Desk:
             return
         slot.loan = None
         now = self._clock()
-        if warm.early:
-            self.early_dropped += len(warm.early)
-            warm.early.clear()
+        if early := warm.reader.early:
+            self.early_dropped += len(early)
+            early.clear()
         usual = broken is None and now < slot.look_at and not warm.ws.closed
         if usual and self._ledger.put_back(slot, now):
-            if self._keeper.tick_at > now + PARK_AFTER:
-                self._keeper.read_soon(now)
+            if not warm.hurried or self._keeper.tick_at > now + PARK_AFTER:
+                self._keeper.note_idle(slot, warm, now)
         else:
             self._return_slot(slot, warm, broken)
 
@@ -154,19 +152,10 @@ class Desk:
             broken = CloseReason.DEAD
         upgradable = False
         if now >= slot.look_at:
-            slot.look_at = now + self._look_pause
+            slot.look_at = now + self._look_pause if is_improvable(slot) else inf
             upgradable = self._look_pause < inf and is_upgradable(slot, now)
         self._ledger.give_back(slot, now, broken=broken, upgradable=upgradable)
         self._keeper.note_return(now)
-
-    def _watch_turn(self) -> None:
-        if not self._turn_watched:
-            self._turn_watched = True
-            asyncio.get_running_loop().call_soon(self._end_turn)
-
-    def _end_turn(self) -> None:
-        self._turn += 1
-        self._turn_watched = False
 
     def _check_open(self) -> None:
         if self._ledger.closed:

@@ -78,13 +78,17 @@ class Keeper:
         if self._ledger.closed:
             if not self._ledger.count(SlotState.BUSY):
                 self._grace_over.set()
-        else:
-            self.read_soon(now)
-
-    def read_soon(self, now: float) -> None:
-        """See to it that a connection that has become idle is read."""
-        if self.tick_at > now + PARK_AFTER:
+        elif self.tick_at > now + PARK_AFTER:
             self._arm(now + PARK_AFTER, now)
+
+    def note_idle(self, slot: _Slot, warm: WarmConnection, now: float) -> None:
+        """A connection has become idle: see to it that it is read, and to what it needs next."""
+        due = now + PARK_AFTER
+        if not warm.hurried:
+            warm.park()
+            due = min(slot.look_at, self._ledger.due(slot))
+        if due < self.tick_at:
+            self._arm(due, now)
 
     def end_grace(self) -> None:
         """Wait no longer for what is lent."""
@@ -180,11 +184,11 @@ class Keeper:
         self._timer, self.tick_at = None, inf
         now = self._clock()
         ledger = self._ledger
-        for slot in ledger.idle:
+        for slot in tuple(ledger.idle):
             if slot.member is not None:
                 slot.member.park()
         due = inf
-        if self._rotate is not None and any(map(_is_improvable, ledger.idle)):
+        if self._rotate is not None and any(map(is_improvable, ledger.idle)):
             # Twice in each period: one half for the look, one for the spread.
             if now >= self._look_at:
                 self._look_at = now + self._rotate / 2
@@ -204,12 +208,13 @@ class Keeper:
 
 def is_upgradable(slot: _Slot, now: float) -> bool:
     """Whether a new connection would be better attributed, as far as is known."""
-    if not _is_improvable(slot) or now < slot.rests_until or slot.member is None:
+    if not is_improvable(slot) or now < slot.rests_until or slot.member is None:
         return False
     return slot.member.connection.upgradable
 
 
-def _is_improvable(slot: _Slot) -> bool:
+def is_improvable(slot: _Slot) -> bool:
+    """Whether there are better attributed connections than this one."""
     return slot.level < AttributionLevel.AGENT
 
 

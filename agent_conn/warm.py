@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import select
-import socket
-from collections import deque
 from collections.abc import Callable
 
 import aiohttp
 
 from agent_conn.connection import InferenceConnection
+from agent_conn.idle_reader import IdleReader
 
-EARLY_LIMIT = 16
-"""Messages taken from an idle connection. One with more to say than that is closed."""
 LOOKS = 4
 """Times that a peer which goes on sending is looked at before it is taken to be alive."""
 
-_TCP = socket.IPPROTO_TCP
-_TCP_INFO: int = getattr(socket, "TCP_INFO", 0)
-# struct tcp_info of Linux 4.1: the state is the first byte, tcpi_bytes_received ends at 136.
-_INFO_SIZE = 136
-_ESTABLISHED = 1
-_DATA = frozenset({aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY})
+_GONE = 0
+if hasattr(select, "poll"):
+    _GONE = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
+_ARRIVAL = 0
+if hasattr(select, "epoll"):
+    # An edge is told for whatever the socket is ready for by then. What has come may have been
+    # read since, but it can be written to.
+    _ARRIVAL = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLOUT | select.EPOLLET
+# Where the system cannot tell, anything might have come.
+_ANYTHING = [(-1, 0)]
 
 
 class WarmConnection:
@@ -34,139 +35,97 @@ class WarmConnection:
     """
 
     __slots__ = (
-        "_can_tell",
-        "_heard_before",
-        "_on_end",
-        "_options",
-        "_poll",
-        "_reader",
-        "checked_in",
+        "_arrivals",
+        "_fileno",
+        "_poller",
+        "_unread",
         "connection",
-        "early",
+        "hurried",
+        "reader",
         "ws",
     )
 
     def __init__(self, connection: InferenceConnection, on_end: Callable[[], object]) -> None:
         self.connection: InferenceConnection = connection
         self.ws: aiohttp.ClientWebSocketResponse = connection.ws
-        self.early: deque[aiohttp.WSMessage] = deque()
-        """What came while nobody had borrowed the connection."""
-        self._on_end = on_end
-        self._reader: asyncio.Task[None] | None = None
-        self.checked_in: int = -1
-        """The turn in which ``unchanged`` was last true, for its owner to keep."""
-        self._options: Callable[[int, int, int], bytes] | None = None
-        self._poll: Callable[[int], object] = _always
+        self.reader: IdleReader = IdleReader(self.ws, on_end)
+        self.hurried: bool = False
+        """Whether it was idle for a moment only when it was last lent, for its owner to keep."""
+        self._arrivals: select.epoll | None = None
+        self._unread = False
+        """Whether nobody has read it since it was found alive, and ``_arrivals`` asked."""
         sock = self.ws.get_extra_info("socket")
-        if sock is not None and _TCP_INFO:
-            self._options = sock.getsockopt
-            poller = select.poll()
-            poller.register(sock.fileno(), select.POLLIN)
-            self._poll = poller.poll
-        self._heard_before: bytes | None = None
-        """Its mark when it was last found alive; None since it is read here."""
-        self._can_tell = self._heard() != b""
+        self._fileno: int = -1 if sock is None else sock.fileno()
+        self._poller: select.poll | None = None
+        if _GONE and self._fileno >= 0:
+            self._poller = select.poll()
+            self._poller.register(self._fileno, select.POLLIN | _GONE)
 
     def unchanged(self) -> bool:
-        """Whether nothing at all has come since it was last found alive. Costs a microsecond.
+        """Whether nothing at all has come since ``look`` was to remember. Costs half a microsecond.
 
-        False says only that ``is_alive`` has to look.
+        False says only that ``look`` has to.
         """
-        known = self._heard_before
-        if known is None or self._options is None or self.ws.closed:
+        if not self._unread or self._arrivals is None:
             return False
-        try:
-            # As _heard(), written out: this line is most of the cost of a hit.
-            info = self._options(_TCP, _TCP_INFO, _INFO_SIZE)
-        except OSError:
+        # A socket that is closed here has no arrivals.
+        self._unread = not (
+            self._arrivals.poll(0, 1) or self.ws.closed or self.connection.is_closing()
+        )
+        return self._unread
+
+    def look(self, *, remember: bool = False) -> bool | None:
+        """Whether it is open, for all that has reached this machine. If so, nobody reads it.
+
+        None: something has come that the event loop has yet to read. With ``remember``,
+        ``unchanged`` may tell the next time.
+        """
+        if remember:
+            self._forget_arrivals()
+        reader = self.reader
+        reader.start()
+        if not reader.catch_up() or self.connection.is_closing():
             return False
-        return info[128:] == known and info[0] == _ESTABLISHED
-
-    def is_quiet(self) -> bool:
-        """Whether nothing waits to be read. Cheaper than ``unchanged``.
-
-        It tells as much in the turn of the event loop in which that was true, since the loop
-        itself has read nothing in between.
-        """
-        return not self._poll(0) and not self.ws.closed
-
-    async def is_alive(self) -> bool:
-        """Whether it is open, for all that has reached this machine. Nothing reads it after.
-
-        Takes a few turns of the event loop, in which data, pings and Close frames that have
-        come are read.
-        """
-        for _look in range(LOOKS):
-            before = self._heard()
-            self.park()
-            # In the first turn the loop reads the socket, in the second the reader runs, in the
-            # third it is this task's turn again.
-            for _ in range(3):
-                await asyncio.sleep(0)
-            if not await self._unpark() or self._heard() is None:
-                return False
-            if before == self._heard():
-                self._heard_before = before if self._can_tell else None
-                break
+        # What the event loop has read is known by now. This is what it has not.
+        for _, events in _ANYTHING if self._poller is None else self._poller.poll(0):
+            return False if events & _GONE else None
+        reader.stop()
+        self._unread = remember
         return True
 
+    async def is_alive(self) -> bool:
+        """What ``look`` tells, with as many turns of the event loop as it takes."""
+        for _ in range(LOOKS):
+            alive = self.look()
+            if alive is not None:
+                return alive
+            # In the first turn this task comes before the socket, in the second after it.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        return self._stop_reading()
+
     def park(self) -> None:
-        """Read until somebody borrows it. Does nothing where it is being read."""
-        if self._reader is None or self._reader.cancelled():
-            self._heard_before = None
-            self._reader = asyncio.create_task(self._read(), name="agent_conn.pool.idle")
-            self._reader.add_done_callback(self._note_end)
+        """Read until somebody borrows it. Does nothing where it is being read, or has ended."""
+        self._unread = False
+        self.reader.start()
 
     async def aclose(self) -> None:
         """End the reading, then close the connection within its ``close_timeout``."""
-        try:
-            if self._reader is not None:
-                await self._unpark()
-        finally:
-            await self.connection.aclose()
+        self._stop_reading()
+        if self._arrivals is not None:
+            self._arrivals.close()
+            self._arrivals = None
+        await self.connection.aclose()
 
-    async def _read(self) -> None:
-        while len(self.early) < EARLY_LIMIT:
-            message = await self.ws.receive()
-            if message.type not in _DATA:
-                return
-            self.early.append(message)
+    def _stop_reading(self) -> bool:
+        waits = self.reader.catch_up()
+        self.reader.stop()
+        return waits
 
-    async def _unpark(self) -> bool:
-        """End the reading; whether the connection was still open then."""
-        reader = self._reader
-        if reader is None:
-            return not self.ws.closed
-        reader.cancel()
-        await asyncio.wait({reader})
-        if not reader.cancelled():
-            # Left in place, so that a connection found dead stays dead.
-            return False
-        self._reader = None
-        return not self.ws.closed
-
-    def _heard(self) -> bytes | None:
-        """A mark that changes whenever anything comes from the peer.
-
-        None once the peer has ended the connection, empty where the system cannot tell.
-        """
-        if self._options is None:
-            return None if self.ws.get_extra_info("peername") is None else b""
-        try:
-            info = self._options(_TCP, _TCP_INFO, _INFO_SIZE)
-        except OSError:
-            # Closed, or no TCP.
-            return None if self.ws.get_extra_info("peername") is None else b""
-        if info[0] != _ESTABLISHED:
-            return None
-        return info[128:]
-
-    def _note_end(self, reader: asyncio.Task[None]) -> None:
-        if not reader.cancelled():
-            # Looked at, so that it is not reported: a borrower who still reads causes one.
-            reader.exception()
-            self._on_end()
-
-
-def _always(_: int) -> bool:
-    return True
+    def _forget_arrivals(self) -> None:
+        if self._arrivals is not None:
+            self._arrivals.poll(0, 1)
+        elif _ARRIVAL and self._fileno >= 0 and not self.connection.is_closing():
+            self._arrivals = select.epoll()
+            self._arrivals.register(self._fileno, _ARRIVAL)
+            self._arrivals.poll(0, 1)
