@@ -1,20 +1,8 @@
 from __future__ import annotations
 
-import time
-
-from pooling import Site, echo, until
+from pooling import Clock, Site, echo, until
 
 from agent_conn import CloseReason, ConnectionState
-
-
-class Clock:
-    """A clock that also goes on when told to."""
-
-    def __init__(self) -> None:
-        self.ahead = 0.0
-
-    def __call__(self) -> float:
-        return time.monotonic() + self.ahead
 
 
 async def test_one_that_nobody_used_is_closed(site: Site) -> None:
