@@ -11,7 +11,7 @@ from math import inf
 from agent_conn.connection import InferenceConnection
 from agent_conn.errors import PoolTimeout, StateError
 from agent_conn.identity import AttributionLevel
-from agent_conn.keeper import PARK_AFTER, Keeper, is_improvable, is_upgradable
+from agent_conn.keeper import Keeper, is_improvable, is_upgradable
 from agent_conn.lease import Lease, Probe
 from agent_conn.ledger import CloseReason, Ledger, Slot, SlotState, Waiter
 from agent_conn.warm import WarmConnection
@@ -48,17 +48,15 @@ class Desk:
 
     def hit(self, lease: Lease) -> InferenceConnection | None:
         """Lend at once what needs no second look."""
-        now = self._clock()
-        slot = lease.slot = self._ledger.take(lease.minimum, now)
+        slot = lease.slot = self._ledger.take(lease.minimum, self._clock())
         if slot is None or lease.probe is not None:
             return None
         warm = slot.member
         if warm is None:
             return None
-        if not warm.unchanged():
-            warm.hurried = now < slot.idle_since + PARK_AFTER
-            if not warm.look(remember=warm.hurried):
-                return None
+        warm.lent = True
+        if not warm.is_quiet() and not warm.look():
+            return None
         self.acquired += 1
         slot.loan = lease
         return warm.connection
@@ -96,7 +94,7 @@ class Desk:
 
     async def _accept(self, slot: _Slot, warm: WarmConnection, probe: Probe | None) -> bool:
         """Whether it can be lent; one that cannot is given back."""
-        accepted = False
+        accepted, warm.lent = False, True
         broken = None if probe is None else CloseReason.FAILED
         try:
             broken = await _examine(slot, warm, probe)
@@ -134,20 +132,21 @@ class Desk:
         warm = slot.member
         if slot.loan is not lease or warm is None:
             return
-        slot.loan = None
+        slot.loan, warm.lent = None, False
         now = self._clock()
         if early := warm.reader.early:
             self.early_dropped += len(early)
             early.clear()
         usual = broken is None and now < slot.look_at and not warm.ws.closed
         if usual and self._ledger.put_back(slot, now):
-            if not warm.hurried or self._keeper.tick_at > now + PARK_AFTER:
-                self._keeper.note_idle(slot, warm, now)
+            warm.settle()
+            if self._keeper.tick_at > slot.lendable_until or self._keeper.tick_at > slot.renew_at:
+                self._keeper.see_to_idle(now)
         else:
             self._return_slot(slot, warm, broken)
 
     def _return_slot(self, slot: _Slot, warm: WarmConnection, broken: CloseReason | None) -> None:
-        now = self._clock()
+        now, warm.lent = self._clock(), False
         if broken is None and warm.ws.closed:
             broken = CloseReason.DEAD
         upgradable = False

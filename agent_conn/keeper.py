@@ -16,9 +16,6 @@ from agent_conn.warm import WarmConnection
 
 logger: logging.Logger = logging.getLogger("agent_conn")
 
-PARK_AFTER = 0.05
-"""Seconds that a returned connection is idle before a task reads it. A borrower that comes
-sooner is spared the end of that task, which costs several times the rest of a hit."""
 AGE_SPREAD = 0.1
 """Share of ``max_age`` by which a renewal comes early: from half of it to all of it, so that
 what was opened together is not renewed together."""
@@ -78,17 +75,8 @@ class Keeper:
         if self._ledger.closed:
             if not self._ledger.count(SlotState.BUSY):
                 self._grace_over.set()
-        elif self.tick_at > now + PARK_AFTER:
-            self._arm(now + PARK_AFTER, now)
-
-    def note_idle(self, slot: _Slot, warm: WarmConnection, now: float) -> None:
-        """A connection has become idle: see to it that it is read, and to what it needs next."""
-        due = now + PARK_AFTER
-        if not warm.hurried:
-            warm.park()
-            due = min(slot.look_at, self._ledger.due(slot))
-        if due < self.tick_at:
-            self._arm(due, now)
+        else:
+            self.see_to_idle(now)
 
     def end_grace(self) -> None:
         """Wait no longer for what is lent."""
@@ -135,7 +123,7 @@ class Keeper:
                 if not told:
                     logger.warning("pool_dial_failed", extra={"error": type(error).__name__})
         self.carry_out()
-        self._see_to(now)
+        self.see_to_idle(now)
 
     def _note_dialed(self, slot: _Slot, connection: InferenceConnection, now: float) -> None:
         self.dialed += 1
@@ -165,12 +153,15 @@ class Keeper:
         self._ledger.closed_one(slot)
         self.carry_out()
 
-    def _see_to(self, now: float) -> None:
-        """Arm the timer for whatever idle connections need next."""
-        if self._ledger.closed or not self._ledger.idle:
-            return
-        due = min(self._ledger.next_due(), now + PARK_AFTER)
-        if due < self.tick_at:
+    def see_to_idle(self, now: float) -> None:
+        """Have idle connections read, and the timer armed for what they need next."""
+        for slot in tuple(self._ledger.idle):
+            if slot.member is not None:
+                slot.member.settle()
+        due = self._ledger.next_due()
+        if self._rotate is not None and any(map(is_improvable, self._ledger.idle)):
+            due = min(due, max(now, self._look_at))
+        if due < self.tick_at and not self._ledger.closed:
             self._arm(due, now)
 
     def _arm(self, at: float, now: float) -> None:
@@ -184,9 +175,6 @@ class Keeper:
         self._timer, self.tick_at = None, inf
         now = self._clock()
         ledger = self._ledger
-        for slot in tuple(ledger.idle):
-            if slot.member is not None:
-                slot.member.park()
         due = inf
         if self._rotate is not None and any(map(is_improvable, ledger.idle)):
             # Twice in each period: one half for the look, one for the spread.
