@@ -1,4 +1,4 @@
-"""Receives from a websocket that nobody uses, until somebody does."""
+"""Receives from a websocket while nobody uses it."""
 
 from __future__ import annotations
 
