@@ -140,7 +140,8 @@ class Desk:
         usual = broken is None and now < slot.look_at and not warm.ws.closed
         if usual and self._ledger.put_back(slot, now):
             warm.settle()
-            if self._keeper.tick_at > slot.lendable_until or self._keeper.tick_at > slot.renew_at:
+            at = self._keeper.tick_at
+            if at > slot.look_at or at > slot.renew_at or at > slot.lendable_until:
                 self._keeper.see_to_idle(now)
         else:
             self._return_slot(slot, warm, broken)

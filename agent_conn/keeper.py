@@ -16,6 +16,9 @@ from agent_conn.warm import WarmConnection
 
 logger: logging.Logger = logging.getLogger("agent_conn")
 
+SWEEP_EVERY = 1.0
+"""Seconds between two looks for idle connections that ended without a word from the peer, such
+as by a heartbeat that aiohttp missed."""
 AGE_SPREAD = 0.1
 """Share of ``max_age`` by which a renewal comes early: from half of it to all of it, so that
 what was opened together is not renewed together."""
@@ -158,7 +161,9 @@ class Keeper:
         for slot in tuple(self._ledger.idle):
             if slot.member is not None:
                 slot.member.settle()
-        due = self._ledger.next_due()
+        if not self._ledger.idle:
+            return
+        due = min(self._ledger.next_due(), now + SWEEP_EVERY)
         if self._rotate is not None and any(map(is_improvable, self._ledger.idle)):
             due = min(due, max(now, self._look_at))
         if due < self.tick_at and not self._ledger.closed:
@@ -175,6 +180,9 @@ class Keeper:
         self._timer, self.tick_at = None, inf
         now = self._clock()
         ledger = self._ledger
+        for slot in tuple(ledger.idle):
+            if slot.member is not None and not slot.member.is_quiet():
+                slot.member.settle()
         due = inf
         if self._rotate is not None and any(map(is_improvable, ledger.idle)):
             # Twice in each period: one half for the look, one for the spread.
@@ -184,8 +192,8 @@ class Keeper:
             due = self._look_at
         ledger.tidy(now)
         self.carry_out()
-        due = min(due, ledger.next_due())
-        if due < inf and not ledger.closed:
+        due = min(due, ledger.next_due(), now + SWEEP_EVERY)
+        if ledger.idle and not ledger.closed:
             self._arm(due, now)
 
     def _mark_upgradable(self, now: float, spread: float) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pooling import Clock, Site, echo, open_site, until
 
-from agent_conn import ConnectionPool, InferenceConnection
+from agent_conn import CloseReason, ConnectionPool, InferenceConnection
 from agent_conn.gateway import CloseWith, Connection, DropAfter, Fault, GoSilent, Reset
 
 TRIES = 1_000
@@ -98,6 +98,14 @@ async def test_in_a_thousand_tries_none_that_froze_is_lent_once_a_pong_is_due(
             for connection in again:
                 pool.release(connection, reuse=False)
             await until(lambda: pool.statistics().size == 0)
+
+
+async def test_one_that_froze_while_it_is_idle_is_closed_within_moments(site: Site) -> None:
+    async with site.pool(lambda: site.dial(heartbeat=0.1)) as pool:
+        async with pool.acquire():
+            site.gateway.connections[0].inject(GoSilent())
+        await until(lambda: pool.statistics().size == 0, turns=10_000_000)
+        assert pool.statistics().closed == {CloseReason.DEAD: 1}
 
 
 async def test_lent_hit_after_hit_in_one_turn_it_is_still_looked_at(site: Site) -> None:
