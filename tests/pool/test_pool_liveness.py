@@ -101,7 +101,7 @@ async def test_in_a_thousand_tries_none_that_froze_is_lent_once_a_pong_is_due(
 
 
 async def test_one_that_froze_while_it_is_idle_is_closed_within_moments(site: Site) -> None:
-    async with site.pool(lambda: site.dial(heartbeat=0.1)) as pool:
+    async with site.pool(lambda: site.dial(heartbeat=0.1), rotate=None) as pool:
         async with pool.acquire():
             site.gateway.connections[0].inject(GoSilent())
         await until(lambda: pool.statistics().size == 0, turns=10_000_000)
