@@ -15,7 +15,7 @@ async def test_one_that_nobody_used_is_closed(site: Site) -> None:
 
 
 async def test_one_that_grows_old_while_idle_is_replaced_before_it_is_too_old(site: Site) -> None:
-    async with site.pool(max_age=0.2, jitter=lambda: 1.0) as pool:
+    async with site.pool(max_age=0.4, jitter=lambda: 1.0) as pool:
         async with pool.acquire() as old:
             pass
         await site.gateway.wait_until(lambda: site.gateway.accepted == 2)
@@ -26,7 +26,7 @@ async def test_one_that_grows_old_while_idle_is_replaced_before_it_is_too_old(si
 
 
 async def test_one_that_nobody_used_is_not_replaced_for_ever(site: Site) -> None:
-    async with site.pool(max_age=0.1, max_idle=0.25) as pool:
+    async with site.pool(max_age=0.4, max_idle=1.0, jitter=lambda: 1.0) as pool:
         pool.prewarm()
         await site.gateway.wait_until(lambda: site.gateway.accepted == 2)
         await site.gateway.wait_idle()
