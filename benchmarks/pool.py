@@ -36,7 +36,7 @@ from agent_conn import AgentIdentity, ConnectionPool, InferenceConnection
 from agent_conn.gateway import CloseWith, DropAfter, Fault, Gateway, Reset, StallInHandshake
 
 PAIRS, HITS = 41, 2_000
-IDLE_PAIRS, IDLE_SECONDS = 101, 0.1
+IDLE_PAIRS, IDLE_SECONDS = 61, 0.1
 TASKS, SLOW_SECONDS = 200, 1.0
 CYCLES, REPORT_EVERY = 60_000, 10_000
 TURNS = 10
