@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import aiohttp
 
@@ -28,6 +29,8 @@ class OpenWebSocket:
         self.ws = ws
         self._response = response
         self._transport = transport
+        self.is_closing: Callable[[], bool] = transport.is_closing
+        """Whether the transport is closed or about to be, which ``ws`` tells turns later."""
 
     async def close(self, timeout: float) -> Ending:
         """Close with code 1000; after ``timeout`` seconds abort. Returns how it ended.

@@ -250,6 +250,10 @@ class InferenceConnection:
         await self._abandon(failure)
         raise failure
 
+    def is_closing(self) -> bool:
+        """Whether its transport is closed or about to be, which ``ws.closed`` tells later."""
+        return self._opened is None or self._opened.is_closing()
+
     async def aclose(self) -> None:
         """Close with code 1000, within ``close_timeout``. Safe to call twice, or any time.
 

@@ -11,7 +11,7 @@ from math import inf
 from agent_conn.connection import InferenceConnection
 from agent_conn.errors import PoolTimeout, StateError
 from agent_conn.identity import AttributionLevel
-from agent_conn.keeper import PARK_AFTER, Keeper, is_upgradable
+from agent_conn.keeper import Keeper, is_improvable, is_upgradable
 from agent_conn.lease import Lease, Probe
 from agent_conn.ledger import CloseReason, Ledger, Slot, SlotState, Waiter
 from agent_conn.warm import WarmConnection
@@ -45,21 +45,17 @@ class Desk:
         self._keeper = keeper
         self._look_pause = LOOK_PAUSE if rotates else inf
         self._clock = clock
-        self._turn = 0
-        self._turn_watched = False
 
     def hit(self, lease: Lease) -> InferenceConnection | None:
         """Lend at once what needs no second look."""
         slot = lease.slot = self._ledger.take(lease.minimum, self._clock())
-        warm = None if slot is None else slot.member
-        if slot is None or warm is None or lease.probe is not None:
+        if slot is None or lease.probe is not None:
             return None
-        if warm.checked_in != self._turn:
-            if not warm.unchanged():
-                return None
-            warm.checked_in = self._turn
-            self._watch_turn()
-        elif not warm.is_quiet():
+        warm = slot.member
+        if warm is None:
+            return None
+        warm.lent = True
+        if not warm.is_quiet() and not warm.look():
             return None
         self.acquired += 1
         slot.loan = lease
@@ -98,7 +94,7 @@ class Desk:
 
     async def _accept(self, slot: _Slot, warm: WarmConnection, probe: Probe | None) -> bool:
         """Whether it can be lent; one that cannot is given back."""
-        accepted = False
+        accepted, warm.lent = False, True
         broken = None if probe is None else CloseReason.FAILED
         try:
             broken = await _examine(slot, warm, probe)
@@ -136,37 +132,30 @@ class Desk:
         warm = slot.member
         if slot.loan is not lease or warm is None:
             return
-        slot.loan = None
+        slot.loan, warm.lent = None, False
         now = self._clock()
-        if warm.early:
-            self.early_dropped += len(warm.early)
-            warm.early.clear()
+        if early := warm.reader.early:
+            self.early_dropped += len(early)
+            early.clear()
         usual = broken is None and now < slot.look_at and not warm.ws.closed
         if usual and self._ledger.put_back(slot, now):
-            if self._keeper.tick_at > now + PARK_AFTER:
-                self._keeper.read_soon(now)
+            warm.settle()
+            at = self._keeper.tick_at
+            if at > slot.look_at or at > slot.renew_at or at > slot.lendable_until:
+                self._keeper.see_to_idle(now)
         else:
             self._return_slot(slot, warm, broken)
 
     def _return_slot(self, slot: _Slot, warm: WarmConnection, broken: CloseReason | None) -> None:
-        now = self._clock()
+        now, warm.lent = self._clock(), False
         if broken is None and warm.ws.closed:
             broken = CloseReason.DEAD
         upgradable = False
         if now >= slot.look_at:
-            slot.look_at = now + self._look_pause
+            slot.look_at = now + self._look_pause if is_improvable(slot) else inf
             upgradable = self._look_pause < inf and is_upgradable(slot, now)
         self._ledger.give_back(slot, now, broken=broken, upgradable=upgradable)
         self._keeper.note_return(now)
-
-    def _watch_turn(self) -> None:
-        if not self._turn_watched:
-            self._turn_watched = True
-            asyncio.get_running_loop().call_soon(self._end_turn)
-
-    def _end_turn(self) -> None:
-        self._turn += 1
-        self._turn_watched = False
 
     def _check_open(self) -> None:
         if self._ledger.closed:

@@ -16,9 +16,9 @@ from agent_conn.warm import WarmConnection
 
 logger: logging.Logger = logging.getLogger("agent_conn")
 
-PARK_AFTER = 0.05
-"""Seconds that a returned connection is idle before a task reads it. A borrower that comes
-sooner is spared the end of that task, which costs several times the rest of a hit."""
+SWEEP_EVERY = 1.0
+"""Seconds between two looks for idle connections that ended without a word from the peer, such
+as by a heartbeat that aiohttp missed."""
 AGE_SPREAD = 0.1
 """Share of ``max_age`` by which a renewal comes early: from half of it to all of it, so that
 what was opened together is not renewed together."""
@@ -79,12 +79,7 @@ class Keeper:
             if not self._ledger.states()[SlotState.BUSY]:
                 self._grace_over.set()
         else:
-            self.read_soon(now)
-
-    def read_soon(self, now: float) -> None:
-        """See to it that a connection that has become idle is read."""
-        if self.tick_at > now + PARK_AFTER:
-            self._arm(now + PARK_AFTER, now)
+            self.see_to_idle(now)
 
     def end_grace(self) -> None:
         """Wait no longer for what is lent."""
@@ -131,7 +126,7 @@ class Keeper:
                 if not told:
                     logger.warning("pool_dial_failed", extra={"error": type(error).__name__})
         self.carry_out()
-        self._see_to(now)
+        self.see_to_idle(now)
 
     def _note_dialed(self, slot: _Slot, connection: InferenceConnection, now: float) -> None:
         self.dialed += 1
@@ -161,12 +156,17 @@ class Keeper:
         self._ledger.closed_one(slot)
         self.carry_out()
 
-    def _see_to(self, now: float) -> None:
-        """Arm the timer for whatever idle connections need next."""
-        if self._ledger.closed or not self._ledger.idle:
+    def see_to_idle(self, now: float) -> None:
+        """Have idle connections read, and the timer armed for what they need next."""
+        for slot in tuple(self._ledger.idle):
+            if slot.member is not None:
+                slot.member.settle()
+        if not self._ledger.idle:
             return
-        due = min(self._ledger.next_due(), now + PARK_AFTER)
-        if due < self.tick_at:
+        due = min(self._ledger.next_due(), now + SWEEP_EVERY)
+        if self._rotate is not None and any(map(is_improvable, self._ledger.idle)):
+            due = min(due, max(now, self._look_at))
+        if due < self.tick_at and not self._ledger.closed:
             self._arm(due, now)
 
     def _arm(self, at: float, now: float) -> None:
@@ -180,11 +180,11 @@ class Keeper:
         self._timer, self.tick_at = None, inf
         now = self._clock()
         ledger = self._ledger
-        for slot in ledger.idle:
-            if slot.member is not None:
-                slot.member.park()
+        for slot in tuple(ledger.idle):
+            if slot.member is not None and not slot.member.is_quiet():
+                slot.member.settle()
         due = inf
-        if self._rotate is not None and any(map(_is_improvable, ledger.idle)):
+        if self._rotate is not None and any(map(is_improvable, ledger.idle)):
             # Twice in each period: one half for the look, one for the spread.
             if now >= self._look_at:
                 self._look_at = now + self._rotate / 2
@@ -192,8 +192,8 @@ class Keeper:
             due = self._look_at
         ledger.tidy(now)
         self.carry_out()
-        due = min(due, ledger.next_due())
-        if due < inf and not ledger.closed:
+        due = min(due, ledger.next_due(), now + SWEEP_EVERY)
+        if ledger.idle and not ledger.closed:
             self._arm(due, now)
 
     def _mark_upgradable(self, now: float, spread: float) -> None:
@@ -204,12 +204,13 @@ class Keeper:
 
 def is_upgradable(slot: _Slot, now: float) -> bool:
     """Whether a new connection would be better attributed, as far as is known."""
-    if not _is_improvable(slot) or now < slot.rests_until or slot.member is None:
+    if not is_improvable(slot) or now < slot.rests_until or slot.member is None:
         return False
     return slot.member.connection.upgradable
 
 
-def _is_improvable(slot: _Slot) -> bool:
+def is_improvable(slot: _Slot) -> bool:
+    """Whether there are better attributed connections than this one."""
     return slot.level < AttributionLevel.AGENT
 
 

@@ -122,7 +122,6 @@ class Ledger(Generic[M]):
         self.idle: list[Slot[M]] = []
         """The newest last."""
         self.waiters: deque[Waiter[M]] = deque()
-        self._dialing = self._closing = 0
         self.closes: Counter[CloseReason] = Counter()
         self.orders: list[tuple[Order, Slot[M]]] = []
         """What is to be done now, for the pool to take and do."""
@@ -194,7 +193,7 @@ class Ledger(Generic[M]):
 
     def warm(self, count: int) -> None:
         """Have at least ``count`` connections, lent ones and dials under way included."""
-        owned = len(self.slots) - self._closing - self._doomed_dials()
+        owned = len(self.slots) - self._leaving()
         self.owed = max(self.owed, count - owned)
         self._settle()
 
@@ -268,7 +267,12 @@ class Ledger(Generic[M]):
 
     def next_due(self) -> float:
         """When ``tidy`` next has something to do."""
-        return min(map(self._due, self.idle), default=inf)
+        return min(map(self.due, self.idle), default=inf)
+
+    def due(self, slot: Slot[M]) -> float:
+        """When ``tidy`` next has something to do for one that is idle."""
+        renewal = slot.renew_at if slot.replaced_by is None else inf
+        return min(renewal, slot.lendable_until)
 
     def invalidate(self) -> None:
         """Lend none of what is owned again: idle ones close, lent ones do on their return.
@@ -346,7 +350,7 @@ class Ledger(Generic[M]):
         while lacking > 0 and len(self.slots) < self.max_size:
             self._dial()
             lacking -= 1
-        leaving = self._closing + self._doomed_dials()
+        leaving = self._leaving()
         while lacking > leaving and self.idle:
             # Nobody who waits could use it, or it would not be idle.
             self._close(self.idle[0], CloseReason.EVICTED)
@@ -358,17 +362,18 @@ class Ledger(Generic[M]):
     def _dial(self) -> Slot[M]:
         slot: Slot[M] = Slot()
         self.slots.add(slot)
-        self._dialing += 1
         self.orders.append((Order.DIAL, slot))
         return slot
 
     def _dials(self) -> int:
-        return self._dialing - self._doomed_dials()
+        return sum(slot.state is _DIALING and slot.doomed is None for slot in self.slots)
 
-    def _doomed_dials(self) -> int:
-        if not self._dialing:
-            return 0
-        return sum(slot.state is _DIALING and slot.doomed is not None for slot in self.slots)
+    def _leaving(self) -> int:
+        """Slots that will be free without anything more being done."""
+        return sum(
+            slot.state is _CLOSING or (slot.state is _DIALING and slot.doomed is not None)
+            for slot in self.slots
+        )
 
     def _close(self, slot: Slot[M], reason: CloseReason) -> None:
         if slot.state is _IDLE:
@@ -377,21 +382,10 @@ class Ledger(Generic[M]):
         self.closes[reason] += 1
         self.orders.append((Order.CLOSE, slot))
 
-    def _due(self, slot: Slot[M]) -> float:
-        renewal = slot.renew_at if slot.replaced_by is None else inf
-        return min(renewal, slot.lendable_until)
-
     def _move(self, slot: Slot[M], state: SlotState) -> None:
         """The one place that sets a slot's state."""
-        previous = slot.state
-        if state not in _NEXT[previous]:
-            raise AssertionError(f"a slot that is {previous} cannot be {state}")
+        if state not in _NEXT[slot.state]:
+            raise AssertionError(f"a slot that is {slot.state} cannot be {state}")
         slot.state = state
-        if state is _CLOSING:
-            self._closing += 1
-        if previous is _DIALING:
-            self._dialing -= 1
-        elif previous is _CLOSING:
-            self._closing -= 1
         if state is _GONE:
             self.slots.discard(slot)

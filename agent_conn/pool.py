@@ -145,9 +145,9 @@ class ConnectionPool:
             StateError: the connection is not lent by this pool.
         """
         warm = self._lent(connection).member
-        messages = () if warm is None else tuple(warm.early)
+        messages = () if warm is None else tuple(warm.reader.early)
         if warm is not None:
-            warm.early.clear()
+            warm.reader.early.clear()
         return messages
 
     def prewarm(self, count: int = 1) -> None:

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import random
+from enum import Enum
 from typing import Any
 
 import pytest
-from pooling import Site, echo, open_site, until
+from pooling import Clock, Site, echo, open_site, until
 
-from agent_conn import ConnectionPool, InferenceConnection
+from agent_conn import CloseReason, ConnectionPool, InferenceConnection
 from agent_conn.gateway import CloseWith, Connection, DropAfter, Fault, GoSilent, Reset
 
 TRIES = 1_000
-BATCH = 100
+BATCH = 50
+
+
+class IdleFor(Enum):
+    """What the pool does with an idle connection depends on how long its last loans were apart."""
+
+    FIRST_TIME = 1
+    """Nobody reads it yet."""
+    A_MOMENT = 2
+    """Nobody reads it yet, and it was looked at before."""
+    A_WHILE = 3
+    """It is read."""
 
 
 async def lend(pool: ConnectionPool, count: int) -> list[InferenceConnection]:
@@ -22,6 +33,18 @@ async def lend(pool: ConnectionPool, count: int) -> list[InferenceConnection]:
 
 async def _take(pool: ConnectionPool) -> InferenceConnection:
     return await pool.acquire()
+
+
+async def lay_idle(pool: ConnectionPool, clock: Clock, how: IdleFor) -> list[InferenceConnection]:
+    lent = await lend(pool, BATCH)
+    for _ in range(0 if how is IdleFor.FIRST_TIME else 2):
+        for connection in lent:
+            pool.release(connection)
+        clock.ahead += how is IdleFor.A_WHILE
+        assert set(await lend(pool, BATCH)) == set(lent)
+    for connection in lent:
+        pool.release(connection)
+    return lent
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
@@ -33,29 +56,26 @@ async def _take(pool: ConnectionPool) -> InferenceConnection:
 async def test_in_a_thousand_tries_none_that_ended_is_lent(
     loop_reports: list[dict[str, Any]], fault: Fault, tls: bool
 ) -> None:
-    chance = random.Random(1)
-    tries = 0
-    async with open_site(tls=tls) as site, site.pool(max_size=2 * BATCH) as pool:
-        while tries < TRIES // 2:
-            lent = await lend(pool, BATCH)
-            for connection in lent:
-                pool.release(connection)
-            # Before any is read, while some are, or after all are.
-            if chance.random() < 0.7:
-                await asyncio.sleep(chance.choice([0, 0.01, 0.06]))
+    clock = Clock()
+    async with open_site(tls=tls) as site, site.pool(max_size=2 * BATCH, clock=clock) as pool:
+        for attempt in range(TRIES // 2 // BATCH):
+            # Each way of being idle, and the end seen after ever more turns of the event loop.
+            turns, how = divmod(attempt, len(IdleFor))
+            lent = await lay_idle(pool, clock, list(IdleFor)[how])
             ended = list(site.gateway.connections)
             for peer in ended:
                 peer.inject(fault)
             await site.gateway.wait_until(
                 lambda ended=ended: all(end.closed or end.close_code for end in ended)  # type: ignore[misc]
             )
+            for _ in range(turns):
+                await asyncio.sleep(0)
             again = await lend(pool, BATCH)
             assert not set(again) & set(lent)
             await asyncio.gather(*(echo(connection) for connection in again))
             for connection in again:
                 pool.release(connection, reuse=False)
             await until(lambda: pool.statistics().size == 0)
-            tries += BATCH
 
 
 async def test_in_a_thousand_tries_none_that_froze_is_lent_once_a_pong_is_due(
@@ -78,6 +98,14 @@ async def test_in_a_thousand_tries_none_that_froze_is_lent_once_a_pong_is_due(
             for connection in again:
                 pool.release(connection, reuse=False)
             await until(lambda: pool.statistics().size == 0)
+
+
+async def test_one_that_froze_while_it_is_idle_is_closed_within_moments(site: Site) -> None:
+    async with site.pool(lambda: site.dial(heartbeat=0.1), rotate=None) as pool:
+        async with pool.acquire():
+            site.gateway.connections[0].inject(GoSilent())
+        await until(lambda: pool.statistics().size == 0, turns=10_000_000)
+        assert pool.statistics().closed == {CloseReason.DEAD: 1}
 
 
 async def test_lent_hit_after_hit_in_one_turn_it_is_still_looked_at(site: Site) -> None:
