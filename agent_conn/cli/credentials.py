@@ -11,6 +11,7 @@ DEVELOPER_SECRET = "agent-conn-developer-secret-of-no-value"  # noqa: S105  (pub
 TOKEN_VARIABLE = "AGENT_CONN_TOKEN"  # noqa: S105  (a name, no secret)
 KEY_VARIABLE = "AGENT_CONN_API_KEY"
 SECRET_VARIABLE = "AGENT_CONN_API_SECRET"  # noqa: S105  (a name, no secret)
+INSPECTOR_VARIABLE = "AGENT_CONN_INSPECTOR_TOKEN"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,14 @@ import typer
 from rich.console import Console
 
 from agent_conn.cli.activity import shown_activity
-from agent_conn.cli.credentials import KEY_VARIABLE, SECRET_VARIABLE, TOKEN_VARIABLE, Credentials
+from agent_conn.cli.credentials import (
+    INSPECTOR_VARIABLE,
+    KEY_VARIABLE,
+    SECRET_VARIABLE,
+    TOKEN_VARIABLE,
+    Credentials,
+)
+from agent_conn.cli.inspecting import inspector_for
 from agent_conn.cli.serving import CannotServe, Engine, Served, serve
 from agent_conn.cli.status import Finished, Status
 
@@ -58,11 +65,22 @@ def serve_gateway(
         str | None,
         typer.Option(envvar=SECRET_VARIABLE, help="Its secret; `ps` shows it if given here."),
     ] = None,
+    inspect: Annotated[
+        bool | None,
+        typer.Option(help="Serve the inspector's page. Default: where only this machine sees it."),
+    ] = None,
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Serve that page to other machines too.")
+    ] = False,
+    inspector_token: Annotated[
+        str | None,
+        typer.Option(envvar=INSPECTOR_VARIABLE, help="What a browser has to show for the page."),
+    ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Tell of nothing but errors.")
     ] = False,
 ) -> None:
-    """Serve speech-to-text, text-to-speech and chat completions on this machine.
+    """Serve speech-to-text, text-to-speech, chat completions, and a page that shows who called.
 
     What to export goes to stdout, everything else to stderr. Ctrl-C stops it. In a script:
 
@@ -78,6 +96,9 @@ def serve_gateway(
             transcripts=tuple(transcript or ()),
             replies=tuple(reply or ()),
             credentials=Credentials(token, api_key, api_secret),
+            inspector=inspector_for(
+                host, inspect=inspect, allow_remote=allow_remote, token=inspector_token
+            ),
             quiet=quiet,
         )
     except ValueError as wrong:

@@ -20,6 +20,7 @@ from agent_conn.cli.stopping import stopped_by_signals
 from agent_conn.cli.trust import authorities_file
 from agent_conn.gateway import (
     Gateway,
+    Inspector,
     LocalSpeech,
     ScriptedEngine,
     SpeechEngine,
@@ -58,6 +59,7 @@ class Served:
     transcripts: tuple[str, ...]
     replies: tuple[str, ...]
     credentials: Credentials
+    inspector: Inspector | None
     quiet: bool
 
     def __post_init__(self) -> None:
@@ -123,6 +125,7 @@ async def _started(served: Served, engine: SpeechEngine) -> AsyncIterator[Gatewa
             token=access.token,
             api_key=access.api_key,
             api_secret=access.api_secret,
+            inspector=served.inspector,
         )
         await gateway.start()
     except ImportError as missing:
@@ -148,6 +151,8 @@ def _greeting(served: Served, gateway: Gateway, engine: SpeechEngine) -> Iterato
     scripted = isinstance(engine, ScriptedEngine)
     kind = Engine.SCRIPTED if scripted else Engine.SPEECH
     yield f"agent-conn gateway on {gateway.base_url}, engine {kind}; Ctrl-C stops it"
+    if served.inspector is not None:
+        yield f"what it sees: {gateway.inspector_url}"
     if scripted and served.engine is None:
         yield "for real speech: pip install 'agent-conn[speech]'"
     if served.credentials.token is not None:

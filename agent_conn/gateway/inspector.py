@@ -13,7 +13,7 @@ from aiohttp import hdrs, web
 from agent_conn.errors import ConfigurationError
 from agent_conn.gateway.fault_desk import FaultDesk, Inject
 from agent_conn.gateway.fault_forms import describe_faults
-from agent_conn.gateway.inspector_access import SECURITY_HEADERS, Access, Refused, is_loopback
+from agent_conn.gateway.inspector_access import SECURITY_HEADERS, Access, Refused
 from agent_conn.gateway.inspector_stream import Stream
 from agent_conn.gateway.journal import MAX_CONNECTIONS, Journal
 from agent_conn.gateway.sockets import SocketTable
@@ -49,25 +49,6 @@ class Inspector:
     def __post_init__(self) -> None:
         if self.max_connections < 1:
             raise ConfigurationError("max_connections must be at least 1")
-
-
-def inspector_for(
-    host: str, *, inspect: bool | None = None, allow_remote: bool = False, token: str | None = None
-) -> Inspector | None:
-    """Return the inspector of a gateway on `host`, as a command's options say; None for none.
-
-    Without `inspect` there is one where only this machine can see it, or with `allow_remote`.
-
-    Raises:
-        ConfigurationError: no inspector is wanted, and `allow_remote` or `token` is given.
-    """
-    if inspect is None:
-        inspect = allow_remote or token is not None or is_loopback(host)
-    if inspect:
-        return Inspector(token=token, allow_remote=allow_remote)
-    if allow_remote or token is not None:
-        raise ConfigurationError("allow_remote and token are an inspector's, and there is none")
-    return None
 
 
 class InspectorPages:

@@ -321,8 +321,8 @@ async def test_each_connection_has_its_lines_with_what_was_sent_shown_as_text() 
             async with session.get(url) as response:
                 assert response.status == 404
         outcome = await served.stop()
-    assert outcome.err.count("\n") == 5, outcome.err
-    _, opened, closed, answered, stopping = outcome.err.splitlines()
+    assert outcome.err.count("\n") == 6, outcome.err
+    _, _, opened, closed, answered, stopping = outcome.err.splitlines()
     asked = r"ROOM  /v1/echo [bold]\x1b[31m\r"
     assert opened.endswith(rf"#1 opened       {asked} room=RM_1 job=AJ_[red]")
     assert f"#1 closed       {asked} 1000 after " in closed

@@ -10,7 +10,6 @@ import pytest
 
 from agent_conn import ConfigurationError, StateError
 from agent_conn.gateway import Gateway, Inspector
-from agent_conn.gateway.inspector import inspector_for
 
 TOKEN = "sesame-4711"
 PATHS = ("", "inspector/events", "inspector/faults", "inspector/connections/1")
@@ -112,25 +111,6 @@ def test_another_host_takes_leave_and_a_token(host: str, inspector: Inspector, n
     with pytest.raises(ConfigurationError, match=named) as refused:
         Gateway(host=host, inspector=inspector)
     assert TOKEN not in str(refused.value)
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
-def test_a_gateway_on_loopback_is_inspected_unless_told_otherwise(host: str) -> None:
-    assert inspector_for(host) == Inspector()
-    assert inspector_for(host, inspect=False) is None
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "gateway.example"])
-def test_a_gateway_elsewhere_is_not_inspected_unless_told(host: str) -> None:
-    assert inspector_for(host) is None
-    assert inspector_for(host, allow_remote=True, token=TOKEN) == REMOTE
-    with pytest.raises(ConfigurationError, match="allow_remote"):
-        Gateway(host=host, inspector=inspector_for(host, inspect=True))
-
-
-def test_options_of_an_inspector_that_is_not_wanted_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match="token"):
-        inspector_for("127.0.0.1", inspect=False, token=TOKEN)
 
 
 def test_an_inspector_that_could_keep_nothing_is_refused() -> None:

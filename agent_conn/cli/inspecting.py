@@ -1,0 +1,30 @@
+"""Which inspector a gateway of the command line has."""
+
+from __future__ import annotations
+
+from agent_conn.gateway import Inspector
+from agent_conn.settings import is_loopback
+
+
+def inspector_for(
+    host: str, *, inspect: bool | None, allow_remote: bool, token: str | None
+) -> Inspector | None:
+    """Return the inspector of a gateway on `host`; None for none.
+
+    Without `inspect` there is one where only this machine can see it, or with `allow_remote`.
+
+    Raises:
+        ValueError: the options do not go together, or with `host`.
+    """
+    if inspect is None:
+        inspect = allow_remote or token is not None or is_loopback(host)
+    if not inspect:
+        if allow_remote or token is not None:
+            raise ValueError("--allow-remote and --inspector-token are for --inspect")
+        return None
+    if not is_loopback(host):
+        if not allow_remote:
+            raise ValueError(f"--inspect on --host {host!r} takes --allow-remote")
+        if token is None:
+            raise ValueError("--allow-remote takes --inspector-token")
+    return Inspector(token=token, allow_remote=allow_remote)
