@@ -9,7 +9,16 @@ from types import MappingProxyType
 from agent_conn.identity import AgentIdentity, AttributionLevel, HeaderNames
 
 REDACTED = "<redacted>"
-SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie"})
+SECRET_HEADERS = frozenset(
+    {
+        "authorization",
+        "proxy-authorization",
+        "cookie",
+        "api-key",
+        "x-api-key",
+        "x-livekit-worker-token",
+    }
+)
 
 
 @dataclass(slots=True)

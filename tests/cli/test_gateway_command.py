@@ -394,6 +394,6 @@ async def test_without_speech_and_without_asking_for_it_the_engine_is_scripted(
 ) -> None:
     async with gateway_process(variables=without_speech) as served:
         outcome = await served.stop()
-    first, second, _ = outcome.err.splitlines()
+    first, _, hint, _ = outcome.err.splitlines()
     assert "engine scripted" in first
-    assert "pip install 'agent-conn[speech]'" in second
+    assert "pip install 'agent-conn[speech]'" in hint
