@@ -80,7 +80,9 @@ class Cell:
         outcome = self._outcome()
         if isinstance(outcome, Empty):
             return outcome
-        expected = Expected(**{field.name: getattr(outcome, field.name) for field in fields(Result)})
+        expected = Expected(
+            **{field.name: getattr(outcome, field.name) for field in fields(Result)}
+        )
         expected = _AS_MET_BY[self.consumer](self, expected)
         return replace(expected, within=self._within(expected))
 

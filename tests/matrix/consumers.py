@@ -47,6 +47,11 @@ class Caller(ABC):
     async def aclose(self) -> None:
         """End it from another task."""
 
+    @property
+    def owns_its_sockets(self) -> bool:
+        """Whether every socket is this package's to close."""
+        return True
+
     async def finish(self) -> None:
         """Look at what must hold afterwards, and give up what the caller keeps for longer."""
 
@@ -182,6 +187,15 @@ class Client(Caller):
 
     async def aclose(self) -> None:
         raise NotImplementedError
+
+    @property
+    def owns_its_sockets(self) -> bool:
+        """Not once a request was sent: from then on it is the client's.
+
+        asyncio then waits 30 s for the close_notify of a TLS peer that is silent.
+        """
+        sent = self.scene.cell.place not in {Place.DIAL, Place.TLS} and self.middleware.records
+        return not sent
 
     def told(self) -> Iterator[str]:
         yield from map(repr, (self.middleware, self.middleware.records))

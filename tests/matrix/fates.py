@@ -55,16 +55,7 @@ def held(deadline: Phase | Outcome) -> Fate:
     return Fate(Empty.UNENDING, CANCELLED, STOPPED, deadline)
 
 
-def ending(how: Ending, deadline: Outcome, *, aclose: type[BaseException] | None = None) -> Fate:
-    """The fault holds up an open connection; ``how`` it ends when somebody acts.
-    """
-    return Fate(
-        Empty.UNENDING, replace(CANCELLED, ending=how), Result(aclose, ending=how), deadline
-    )
-
-
 PASSES = Fate(GOES_ON, Empty.PASSES, Empty.PASSES, Empty.PASSES)
-SILENCE = Result(ConnectionLost, code=1006, ending=Ending.LOST)
 BROKEN_OFF = at_once(ConnectionLost, code=1006, ending=Ending.LOST)
 
 # The pre-dialled connection is struck during the wait, or while the token is minted. Lost
@@ -132,12 +123,21 @@ ON_OPEN = {
     Fault.CLOSE_1008: at_once(OpenHookFailed, Phase.ON_OPEN),
     Fault.SILENT: held(Phase.ON_OPEN),
 }
+# A reader that was cancelled has left a code on the websocket, and then aiohttp's close waits
+# for no answer: CLOSED_HERE, at once. The deadline is the heartbeat.
+_NOT_READ = replace(CANCELLED, ending=Ending.CLOSED_HERE)
+_SILENCE = Fate(
+    Empty.UNENDING,
+    _NOT_READ,
+    Result(ending=Ending.ABORTED),
+    Result(ConnectionLost, code=1006, ending=Ending.LOST),
+)
 READING = {
-    Fault.NONE: replace(ending(Ending.CLOSED_HERE, Empty.UNBOUNDED), nothing=Empty.WELL),
-    Fault.LOSE: ending(Ending.ABORTED, SILENCE),
-    Fault.STALL: ending(Ending.ABORTED, SILENCE),
-    Fault.TRICKLE: ending(Ending.ABORTED, SILENCE),
-    Fault.SILENT: ending(Ending.ABORTED, SILENCE),
+    Fault.NONE: Fate(Empty.WELL, _NOT_READ, Result(ending=Ending.CLOSED_HERE), Empty.UNBOUNDED),
+    Fault.LOSE: _SILENCE,
+    Fault.STALL: _SILENCE,
+    Fault.TRICKLE: _SILENCE,
+    Fault.SILENT: _SILENCE,
     Fault.RESTORE: PASSES,
     Fault.DELAY: PASSES,
     Fault.RESET: BROKEN_OFF,
@@ -161,15 +161,19 @@ IDLE = {
     Fault.CLOSE_1008: Fate(GOES_ON, Empty.AT_ONCE, Empty.AT_ONCE, Empty.AT_ONCE),
 }
 # The writer is blocked before the fault strikes. Its deadline is the caller's own.
-_BLOCKED = ending(
-    Ending.ABORTED, Result(TimeoutError, ending=Ending.ABORTED), aclose=ConnectionError
+# A FIN alone does not free it: a peer that has no more to say may still read.
+_BLOCKED = Fate(
+    Empty.UNENDING,
+    replace(CANCELLED, ending=Ending.ABORTED),
+    Result(ConnectionError, ending=Ending.ABORTED),
+    Result(TimeoutError, ending=Ending.ABORTED),
 )
 WRITING = {
     Fault.LOSE: _BLOCKED,
     Fault.STALL: _BLOCKED,
     Fault.TRICKLE: _BLOCKED,
     Fault.RESET: at_once(ConnectionError),
-    Fault.HALF_CLOSE: at_once(ConnectionError),
+    Fault.HALF_CLOSE: _BLOCKED,
 }
 _HELD_UP = Fate(
     Empty.UNENDING,
@@ -236,4 +240,3 @@ _IMPOSSIBLE: list[tuple[tuple[Place, ...], tuple[Fault, ...], Empty]] = [
     ((Place.DIAL,), (Fault.HALF_CLOSE,), Empty.AT_TLS),
     (tuple(Place), (Fault.NONE,), Empty.NEVER_HELD),
 ]
-

@@ -63,6 +63,11 @@ class FaultProxy:
         if self._listener is not None:
             self._listener.stall()
 
+    def answer_connects(self) -> None:
+        """Answer SYNs again."""
+        if self._listener is not None:
+            self._listener.unstall()
+
     def refuse(self) -> None:
         """Listen no more, so that a connect is refused."""
         if self._listener is not None:
@@ -70,12 +75,11 @@ class FaultProxy:
             self._listener = None
 
     async def heal(self) -> None:
-        """Carry everything again, on the same port; nothing is armed any more."""
+        """Listen, answer and carry everything again; nothing is armed any more."""
         self.at_accept = self.at_first_bytes = None
+        self.answer_connects()
         if self._listener is None:
             await self._listen()
-        else:
-            self._listener.unstall()
         for passage in tuple(self.passages):
             passage.restore()
 
@@ -214,13 +218,17 @@ class Passage:
 
     def note(self) -> None:
         """Something changed at an end."""
-        near_gone = self.near.gone or (self._leaving and self.near.ended)
-        if near_gone and (self._leaving or not self.far.lost):
-            self.near.abort()
-            self.far.abort()
-        elif self.far.gone and not self.near.gone and not self.near.lost:
-            self.near.finish()
-        self.closed = self.near.gone and self.far.gone
+        near, far = self.near, self.far
+        client_left = near.gone or (self._leaving and near.ended)
+        if client_left and (self._leaving or not far.lost):
+            near.abort()
+            far.abort()
+        elif near.ended and (far.ended or far.gone) and not self.withholds:
+            near.close()
+            far.close()
+        elif far.gone and not (near.gone or near.lost):
+            near.finish()
+        self.closed = near.gone and far.gone
         self._note(self)
 
     def other(self, end: End) -> End:
@@ -311,6 +319,11 @@ class End(asyncio.Protocol):
         if self.transport is not None and not (self.gone or self._finished):
             self._finished = True
             self.transport.write_eof()
+
+    def close(self) -> None:
+        """Close the connection to the peer once all is sent."""
+        if self.transport is not None:
+            self.transport.close()
 
     def abort(self) -> None:
         """Drop the connection to the peer."""

@@ -142,7 +142,8 @@ class Scene:
     def dial(self) -> InferenceConnection:
         """A connection whose every part belongs to the cell."""
         cell = self.cell
-        if self.made and cell.consumer is Consumer.RECONNECT and self._healing is None:
+        if self.made and cell.place is Place.DIAL and self._healing is None:
+            self.proxy.answer_connects()
             self._healing = asyncio.create_task(self.proxy.heal(), name="proxy.heal")
         heart_beats = cell.way is Way.DEADLINE and cell.place in {Place.READING, Place.IDLE}
         connection = InferenceConnection(
@@ -215,18 +216,24 @@ class Scene:
         elif passage is not None and place is not Place.DIAL:
             _strike(passage, fault)
 
-    async def nothing_is_left(self) -> None:
-        """No task, no socket at the proxy or the gateway, and the connector's slot is free."""
+    async def nothing_is_left(self, *, strictly: bool) -> None:
+        """No task, no socket at the proxy or the gateway, and the connector's slot is free.
+
+        ``strictly``: the sockets are gone whatever the line does.
+        """
         ours = {task.get_name() for task in asyncio.all_tasks()}
         assert {name for name in ours if name.startswith("agent_conn")} == set()
         if self._healing is not None:
             await self._healing
-        await self.proxy.until_clients_have_left(1.0)
-        await self.gateway.wait_idle(1.0)
+        if strictly:
+            await self.proxy.until_clients_have_left(1.0)
+            await self.gateway.wait_idle(1.0)
         self.gateway.withdraw_faults()
         await self.proxy.heal()
         async with InferenceConnection(self.session, self.url, identity=IDENTITY) as ws:
             await echo(ws)
+        await self.gateway.wait_idle(1.0)
+        await self.proxy.wait_until(lambda: not self.proxy.passages, 1.0)
 
     @property
     def _passages(self) -> list[Passage]:
@@ -306,7 +313,7 @@ def _strike(passage: Passage, fault: Fault) -> None:
 
 @asynccontextmanager
 async def open_scene(cell: Cell) -> AsyncIterator[Scene]:
-    """The scene of ``cell``; on leaving, nothing may be left."""
+    """The scene of ``cell``."""
     scenes: list[Scene] = []
 
     def reaching(place: Place) -> Callable[..., Awaitable[None]]:
@@ -326,7 +333,6 @@ async def open_scene(cell: Cell) -> AsyncIterator[Scene]:
         ) as session:
             scenes.append(Scene(cell, gateway, proxy, session))
             yield scenes[0]
-            await scenes[0].nothing_is_left()
 
 
 def attributed(scene: Scene) -> tuple[aiohttp.ClientSession, AttributionMiddleware]:

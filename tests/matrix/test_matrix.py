@@ -26,6 +26,7 @@ async def test_a_cell(
         caller = CALLERS[cell.consumer](scene)
         error = await play(scene, caller)
         await caller.finish()
+        await scene.nothing_is_left(strictly=caller.owns_its_sockets)
         assert_as_expected(scene, caller, error)
         # aiohttp's own errors hold what its client sent, and reach that client as they are.
         met = every_error(error) if cell.consumer is not Consumer.MIDDLEWARE else ()
