@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from itertools import product
 
@@ -134,7 +134,7 @@ def _as_met_by_the_middleware(cell: Cell, expected: Expected) -> Expected:
     return replace(expected, error=error, phase=None)
 
 
-_AS_MET_BY = {
+_AS_MET_BY: dict[Consumer, Callable[[Cell, Expected], Expected]] = {
     Consumer.CORE: lambda _, expected: expected,
     Consumer.RECONNECT: _as_met_by_reconnect,
     Consumer.POOL: _as_met_by_the_pool,

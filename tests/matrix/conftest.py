@@ -10,7 +10,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Repeat cells where ``--repeat`` asks for it; without tests/matrix on the line it is absent."""
+    """Repeat the cells. pytest knows the option only where it is started on this folder."""
     times = metafunc.config.getoption("--repeat", 1)
     if times > 1 and "cell" in metafunc.fixturenames:
         metafunc.fixturenames.append("repetition")

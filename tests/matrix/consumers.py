@@ -8,13 +8,14 @@ from collections.abc import Iterator
 
 from canary import TOKEN
 from matrix.scene import HEADERS, Scene, attributed, echo
-from matrix.vocabulary import BUDGET, CLOSE, LONG, Consumer, Fault, Place, Way
+from matrix.vocabulary import CLOSE, LONG, Consumer, Empty, Fault, Place, Way
 from pooling import until
 from support import Stopwatch
 
 from agent_conn import (
     AgentConnError,
     ConnectionPool,
+    ConnectionState,
     ReconnectState,
     RetriesExhausted,
     RetryPolicy,
@@ -52,6 +53,7 @@ class Caller(ABC):
         """Whether every socket is this package's to close."""
         return True
 
+    @abstractmethod
     async def finish(self) -> None:
         """Look at what must hold afterwards, and give up what the caller keeps for longer."""
 
@@ -75,6 +77,9 @@ class CoreCaller(Caller):
 
     async def aclose(self) -> None:
         await self.scene.made[0].aclose()
+
+    async def finish(self) -> None:
+        assert self.scene.made[0].state is ConnectionState.CLOSED
 
 
 class StayingCaller(Caller):
@@ -117,7 +122,8 @@ class PoolCaller(Caller):
     async def run(self) -> None:
         cell, pool, scene = self.scene.cell, self.pool, self.scene
         if cell.place is Place.IDLE:
-            return await self._find_the_idle_one_struck()
+            await self._find_the_idle_one_struck()
+            return
         async with pool.acquire(timeout=scene.budget) as connection:
             await scene.use(connection.ws)
         if connection.loss is not None and cell.place is Place.READING:
@@ -186,7 +192,10 @@ class Client(Caller):
             await ws.close()
 
     async def aclose(self) -> None:
-        raise NotImplementedError
+        raise NotImplementedError(Empty.NO_ACLOSE)
+
+    async def finish(self) -> None:
+        assert self.session.closed
 
     @property
     def owns_its_sockets(self) -> bool:

@@ -244,13 +244,14 @@ class End(asyncio.Protocol):
         self.gone = False
         self.ended = False
         """Whether its peer has sent a FIN."""
+        self.finished = False
+        """Whether its peer was sent one."""
         self.held = bytearray()
         self.lost = False
         self.stalled = False
         self.thrown_away = False
         self.pace: tuple[float, int | None] | None = None
         self._passage = passage
-        self._finished = False
         self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
@@ -316,8 +317,8 @@ class End(asyncio.Protocol):
 
     def finish(self) -> None:
         """Send a FIN to the peer."""
-        if self.transport is not None and not (self.gone or self._finished):
-            self._finished = True
+        if self.transport is not None and not (self.gone or self.finished):
+            self.finished = True
             self.transport.write_eof()
 
     def close(self) -> None:
@@ -340,7 +341,7 @@ class End(asyncio.Protocol):
 
     def _deliver(self, size: int) -> None:
         other = self._passage.other(self)
-        if self.held and other.transport is not None and not (other.gone or other._finished):
+        if self.held and other.transport is not None and not (other.gone or other.finished):
             other.transport.write(bytes(self.held[:size]))
         del self.held[:size]
         if self.ended and not self.held:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -39,7 +38,6 @@ from agent_conn.gateway import (
     AcceptAndClose,
     BadAccept,
     CloseWith,
-    Fault as GatewayFault,
     Garbage,
     Gateway,
     GoSilent,
@@ -48,6 +46,9 @@ from agent_conn.gateway import (
     Redirect,
     Reject,
     UnaskedExtension,
+)
+from agent_conn.gateway import (
+    Fault as GatewayFault,
 )
 
 IDENTITY = AgentIdentity(job_id="AJ_1", room_id="RM_1", agent_id="PA_1")

@@ -38,7 +38,7 @@ class Place(StrEnum):
     WAITING = "waiting"
     DIAL = "dial"
     TLS = "tls"
-    TOKEN = "token"  # noqa: S105  (a phase, no secret)
+    TOKEN = "token"
     HANDSHAKE = "handshake"
     ON_OPEN = "on_open"
     IDLE = "idle"
