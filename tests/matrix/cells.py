@@ -12,6 +12,7 @@ from matrix.fates import FATES, impossible
 from matrix.vocabulary import (
     BUDGET,
     CLOSE,
+    REDIAL,
     SLOWNESS,
     WAIT,
     Consumer,
@@ -107,6 +108,7 @@ class Cell:
         if self.way is Way.DEADLINE:
             bound += WAIT if self.place is Place.WAITING else 0.0
             bound += BUDGET if self.place is not Place.CLOSING else 0.0
+        bound += REDIAL if expected.recovers else 0.0
         return bound + (CLOSE if expected.ending is Ending.ABORTED else 0.0)
 
 

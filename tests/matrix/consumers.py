@@ -136,6 +136,8 @@ class PoolCaller(Caller):
 
     async def finish(self) -> None:
         pool, cell = self.pool, self.scene.cell
+        if cell.way is Way.CANCEL and cell.place in {Place.READING, Place.WRITING}:
+            assert pool.statistics().idle == 0
         if cell.way is Way.NOTHING and cell.place is not Place.CLOSING:
             await self.scene.proxy.heal()
             async with pool.acquire(timeout=LONG) as connection:

@@ -136,9 +136,16 @@ class Scene:
 
     @property
     def budget(self) -> float:
-        """Seconds for the opening."""
+        """Seconds for the opening; those of a pool and a client have the wait in them."""
+        cell = self.cell
         bounded = self.expected.error in {ConnectTimeout, PoolTimeout, TimeoutError}
-        return BUDGET if bounded and self.cell.place is not Place.WRITING else LONG
+        if not bounded or cell.place is Place.WRITING:
+            return LONG
+        spans = cell.place is Place.WAITING and cell.consumer in {
+            Consumer.POOL,
+            Consumer.MIDDLEWARE,
+        }
+        return BUDGET + (WAIT if spans else 0.0)
 
     def dial(self) -> InferenceConnection:
         """A connection whose every part belongs to the cell."""

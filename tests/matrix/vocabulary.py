@@ -7,8 +7,8 @@ from enum import StrEnum
 
 from agent_conn import Ending, Phase
 
-WAIT = 0.05
-"""Seconds of ``connect_wait`` where that is the deadline."""
+WAIT = 0.3
+"""Seconds of ``connect_wait`` where that is the deadline; the strike has to come before."""
 BUDGET = 0.3
 """Seconds of ``open_timeout``, ``acquire(timeout=)`` or the caller's own timeout, likewise."""
 HEARTBEAT = 0.2
@@ -19,6 +19,8 @@ LONG = 10.0
 """Seconds of every bound that must not be what ends a cell."""
 PACE = 0.01
 """Seconds between two deliveries of a slow line."""
+REDIAL = 0.1
+"""Seconds in which a loop pauses, dials again, echoes and closes."""
 SLOWNESS = 0.4
 """Seconds that a line of this pace may take for a dial, an echo and a close."""
 
