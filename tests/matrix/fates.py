@@ -42,9 +42,8 @@ CANCELLED = Result(asyncio.CancelledError)
 STOPPED = Result(StateError)
 
 
-def at_once(error: type[BaseException], phase: Phase | None = None, **more: int | Ending) -> Fate:
+def at_once(result: Result) -> Fate:
     """The fault itself ends it."""
-    result = Result(error, phase, **more)  # type: ignore[arg-type]
     return Fate(result, Empty.AT_ONCE, Empty.AT_ONCE, Empty.AT_ONCE)
 
 
@@ -56,7 +55,7 @@ def held(deadline: Phase | Outcome) -> Fate:
 
 
 PASSES = Fate(GOES_ON, Empty.PASSES, Empty.PASSES, Empty.PASSES)
-BROKEN_OFF = at_once(ConnectionLost, code=1006, ending=Ending.LOST)
+BROKEN_OFF = at_once(Result(ConnectionLost, code=1006, ending=Ending.LOST))
 
 # The pre-dialled connection is struck during the wait, or while the token is minted. Lost
 # without a trace it fails the handshake; found dead it is replaced by one cold dial.
@@ -82,8 +81,8 @@ TOKEN = {
 }
 DIAL = {
     Fault.LOSE: held(Phase.DIAL),
-    Fault.RESET: at_once(DialFailed, Phase.DIAL),
-    Fault.REFUSE: at_once(DialFailed, Phase.DIAL),
+    Fault.RESET: at_once(Result(DialFailed, Phase.DIAL)),
+    Fault.REFUSE: at_once(Result(DialFailed, Phase.DIAL)),
 }
 TLS = {
     Fault.LOSE: held(Phase.DIAL),
@@ -91,8 +90,8 @@ TLS = {
     Fault.TRICKLE: held(Phase.DIAL),
     Fault.RESTORE: PASSES,
     Fault.DELAY: PASSES,
-    Fault.RESET: at_once(DialFailed, Phase.DIAL),
-    Fault.HALF_CLOSE: at_once(DialFailed, Phase.DIAL),
+    Fault.RESET: at_once(Result(DialFailed, Phase.DIAL)),
+    Fault.HALF_CLOSE: at_once(Result(DialFailed, Phase.DIAL)),
 }
 HANDSHAKE = {
     Fault.LOSE: held(Phase.HANDSHAKE),
@@ -100,15 +99,15 @@ HANDSHAKE = {
     Fault.TRICKLE: held(Phase.HANDSHAKE),
     Fault.RESTORE: PASSES,
     Fault.DELAY: PASSES,
-    Fault.RESET: at_once(DialFailed, Phase.HANDSHAKE),
-    Fault.HALF_CLOSE: at_once(DialFailed, Phase.HANDSHAKE),
-    Fault.REJECT: at_once(HandshakeRejected, Phase.HANDSHAKE),
-    Fault.UNAVAILABLE: at_once(HandshakeRejected, Phase.HANDSHAKE),
-    Fault.REDIRECT: at_once(HandshakeInvalid, Phase.HANDSHAKE),
-    Fault.GARBAGE: at_once(HandshakeInvalid, Phase.HANDSHAKE),
-    Fault.BAD_ACCEPT: at_once(HandshakeInvalid, Phase.HANDSHAKE),
-    Fault.UNASKED: at_once(HandshakeInvalid, Phase.HANDSHAKE),
-    Fault.NOT_WEBSOCKET: at_once(HandshakeInvalid, Phase.HANDSHAKE),
+    Fault.RESET: at_once(Result(DialFailed, Phase.HANDSHAKE)),
+    Fault.HALF_CLOSE: at_once(Result(DialFailed, Phase.HANDSHAKE)),
+    Fault.REJECT: at_once(Result(HandshakeRejected, Phase.HANDSHAKE)),
+    Fault.UNAVAILABLE: at_once(Result(HandshakeRejected, Phase.HANDSHAKE)),
+    Fault.REDIRECT: at_once(Result(HandshakeInvalid, Phase.HANDSHAKE)),
+    Fault.GARBAGE: at_once(Result(HandshakeInvalid, Phase.HANDSHAKE)),
+    Fault.BAD_ACCEPT: at_once(Result(HandshakeInvalid, Phase.HANDSHAKE)),
+    Fault.UNASKED: at_once(Result(HandshakeInvalid, Phase.HANDSHAKE)),
+    Fault.NOT_WEBSOCKET: at_once(Result(HandshakeInvalid, Phase.HANDSHAKE)),
 }
 ON_OPEN = {
     Fault.NONE: replace(held(Phase.ON_OPEN), nothing=Empty.WELL),
@@ -117,10 +116,10 @@ ON_OPEN = {
     Fault.TRICKLE: held(Phase.ON_OPEN),
     Fault.RESTORE: PASSES,
     Fault.DELAY: PASSES,
-    Fault.RESET: at_once(OpenHookFailed, Phase.ON_OPEN),
-    Fault.HALF_CLOSE: at_once(OpenHookFailed, Phase.ON_OPEN),
-    Fault.CLOSE_1011: at_once(OpenHookFailed, Phase.ON_OPEN),
-    Fault.CLOSE_1008: at_once(OpenHookFailed, Phase.ON_OPEN),
+    Fault.RESET: at_once(Result(OpenHookFailed, Phase.ON_OPEN)),
+    Fault.HALF_CLOSE: at_once(Result(OpenHookFailed, Phase.ON_OPEN)),
+    Fault.CLOSE_1011: at_once(Result(OpenHookFailed, Phase.ON_OPEN)),
+    Fault.CLOSE_1008: at_once(Result(OpenHookFailed, Phase.ON_OPEN)),
     Fault.SILENT: held(Phase.ON_OPEN),
 }
 # A reader that was cancelled has left a code on the websocket, and then aiohttp's close waits
@@ -142,8 +141,8 @@ READING = {
     Fault.DELAY: PASSES,
     Fault.RESET: BROKEN_OFF,
     Fault.HALF_CLOSE: BROKEN_OFF,
-    Fault.CLOSE_1011: at_once(ConnectionLost, code=1011, ending=Ending.CLOSED_BY_PEER),
-    Fault.CLOSE_1008: at_once(ConnectionLost, code=1008, ending=Ending.CLOSED_BY_PEER),
+    Fault.CLOSE_1011: at_once(Result(ConnectionLost, code=1011, ending=Ending.CLOSED_BY_PEER)),
+    Fault.CLOSE_1008: at_once(Result(ConnectionLost, code=1008, ending=Ending.CLOSED_BY_PEER)),
 }
 # An idle connection of a pool; what is told is the next borrower's. The deadline is the
 # heartbeat, which has had it replaced before.
@@ -155,10 +154,10 @@ IDLE = {
     Fault.SILENT: held(GOES_ON),
     Fault.RESTORE: PASSES,
     Fault.DELAY: PASSES,
-    Fault.RESET: Fate(GOES_ON, Empty.AT_ONCE, Empty.AT_ONCE, Empty.AT_ONCE),
-    Fault.HALF_CLOSE: Fate(GOES_ON, Empty.AT_ONCE, Empty.AT_ONCE, Empty.AT_ONCE),
-    Fault.CLOSE_1011: Fate(GOES_ON, Empty.AT_ONCE, Empty.AT_ONCE, Empty.AT_ONCE),
-    Fault.CLOSE_1008: Fate(GOES_ON, Empty.AT_ONCE, Empty.AT_ONCE, Empty.AT_ONCE),
+    Fault.RESET: at_once(GOES_ON),
+    Fault.HALF_CLOSE: at_once(GOES_ON),
+    Fault.CLOSE_1011: at_once(GOES_ON),
+    Fault.CLOSE_1008: at_once(GOES_ON),
 }
 # The writer is blocked before the fault strikes. Its deadline is the caller's own.
 # A FIN alone does not free it: a peer that has no more to say may still read.
@@ -172,7 +171,7 @@ WRITING = {
     Fault.LOSE: _BLOCKED,
     Fault.STALL: _BLOCKED,
     Fault.TRICKLE: _BLOCKED,
-    Fault.RESET: at_once(ConnectionError),
+    Fault.RESET: at_once(Result(ConnectionError)),
     Fault.HALF_CLOSE: _BLOCKED,
 }
 _HELD_UP = Fate(
@@ -189,8 +188,8 @@ CLOSING = {
     Fault.IGNORE_CLOSE: _HELD_UP,
     Fault.RESTORE: replace(PASSES, nothing=Result(ending=Ending.CLOSED_HERE)),
     Fault.DELAY: replace(PASSES, nothing=Result(ending=Ending.CLOSED_HERE)),
-    Fault.RESET: replace(PASSES, nothing=Result(ending=Ending.LOST)),
-    Fault.HALF_CLOSE: replace(PASSES, nothing=Result(ending=Ending.LOST)),
+    Fault.RESET: at_once(Result(ending=Ending.LOST)),
+    Fault.HALF_CLOSE: at_once(Result(ending=Ending.LOST)),
 }
 
 FATES: dict[Place, dict[Fault, Fate]] = {
