@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self
 
 from agent_conn.gateway.listener import Listener
@@ -43,12 +42,7 @@ class FaultProxy:
         await self._listen()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self.refuse()
         for opening in self._openings:
             opening.cancel()

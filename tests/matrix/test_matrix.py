@@ -11,7 +11,7 @@ from canary import assert_clean, told_by
 from matrix.cells import Cell, full
 from matrix.consumers import CALLERS, MARGIN, Caller, every_error
 from matrix.scene import Scene, open_scene
-from matrix.vocabulary import Consumer, Expected, Way
+from matrix.vocabulary import Consumer, Expected, Fault, Place, Way
 from support import Stopwatch
 
 from agent_conn import ConnectError, ConnectionLost
@@ -73,8 +73,18 @@ def assert_as_expected(scene: Scene, caller: Caller, error: BaseException | None
     assert_error(expected, error)
     if expected.recovers or (expected.error is None and scene.cell.way is Way.NOTHING):
         assert scene.echoes_after >= 1 or expected.ending is not None
+    if expected.error is None and scene.cell.place in {Place.WAITING, Place.TOKEN}:
+        assert_pre_dialed(scene)
     if expected.ending is not None:
         assert scene.made[0].record.ended is expected.ending
+
+
+def assert_pre_dialed(scene: Scene) -> None:
+    """A pre-dial that was found dead is replaced by one cold dial; any other one serves."""
+    if scene.cell.way is not Way.ACLOSE and scene.made:
+        found_dead = scene.cell.fault in {Fault.RESET, Fault.HALF_CLOSE}
+        record = scene.made[0].record
+        assert (record.pre_dialed, record.dials) == (not found_dead, 1 + found_dead)
 
 
 def assert_error(expected: Expected, error: BaseException | None) -> None:
