@@ -74,9 +74,8 @@ class Stopwatch:
         self.elapsed = 0.0
 
     async def __aenter__(self) -> Self:
-        loop = asyncio.get_running_loop()
         self._late = 0.0
-        self._started = loop.time()
+        self._started = asyncio.get_running_loop().time()
         self._due = self._started + self.INTERVAL
         self._ticker = asyncio.create_task(self._tick(), name="ticker")
         return self
@@ -84,14 +83,13 @@ class Stopwatch:
     async def __aexit__(self, *_: object) -> None:
         now = asyncio.get_running_loop().time()
         # The tick under way may be late too: the loop can come to this before it comes to that.
-        self.elapsed = now - self._started - self._late - max(0.0, now - self._due)
+        self.elapsed = now - self._started - max(self._late, now - self._due)
         self._ticker.cancel()
         await asyncio.wait({self._ticker})
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(self._due - loop.time())
-            now = loop.time()
-            self._late += max(0.0, now - self._due)
-            self._due = now + self.INTERVAL
+            self._due = loop.time() + self.INTERVAL
+            await asyncio.sleep(self.INTERVAL)
+            self._late = max(self._late, loop.time() - self._due)
