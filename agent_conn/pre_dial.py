@@ -61,7 +61,11 @@ class PreDial:
 
         Returns False where there is none, or it has died: then that request dials.
         """
-        if self._connection is None or self._connection.closed:
+        if self._connection is None:
+            return False
+        if self._connection.closed:
+            # Gives back its slot, which may be the last one and the one to dial in.
+            self._connection.close()
             return False
         self._connection.release()
         return True

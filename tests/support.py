@@ -75,18 +75,21 @@ class Stopwatch:
 
     async def __aenter__(self) -> Self:
         self._late = 0.0
-        self._ticker = asyncio.create_task(self._tick(), name="ticker")
         self._started = asyncio.get_running_loop().time()
+        self._due = self._started + self.INTERVAL
+        self._ticker = asyncio.create_task(self._tick(), name="ticker")
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.elapsed = asyncio.get_running_loop().time() - self._started - self._late
+        now = asyncio.get_running_loop().time()
+        # The tick under way may be late too: the loop can come to this before it comes to that.
+        self.elapsed = now - self._started - max(self._late, now - self._due)
         self._ticker.cancel()
         await asyncio.wait({self._ticker})
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            due = loop.time() + self.INTERVAL
+            self._due = loop.time() + self.INTERVAL
             await asyncio.sleep(self.INTERVAL)
-            self._late = max(self._late, loop.time() - due)
+            self._late = max(self._late, loop.time() - self._due)
