@@ -14,6 +14,7 @@ from matrix.vocabulary import (
     CLOSE,
     REDIAL,
     SLOWNESS,
+    SWEEP,
     WAIT,
     Consumer,
     Empty,
@@ -107,6 +108,7 @@ class Cell:
         bound = SLOWNESS if self.fault in _SLOW else 0.0
         if self.way is Way.DEADLINE:
             bound += WAIT if self.place is Place.WAITING else 0.0
+            bound += SWEEP if self.place is Place.IDLE else 0.0
             bound += BUDGET if self.place is not Place.CLOSING else 0.0
         bound += REDIAL if expected.recovers else 0.0
         return bound + (CLOSE if expected.ending is Ending.ABORTED else 0.0)
@@ -122,6 +124,9 @@ def _as_met_by_reconnect(cell: Cell, expected: Expected) -> Expected:
 
 
 def _as_met_by_the_pool(cell: Cell, expected: Expected) -> Expected:
+    if cell.place is Place.CLOSING:
+        # Its reader was stopped, as a cancelled one is: aiohttp's close waits for no answer.
+        return replace(expected, ending=Ending.CLOSED_HERE)
     if expected.error is ConnectTimeout:
         return replace(expected, error=PoolTimeout, phase=None)
     return expected

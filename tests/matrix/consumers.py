@@ -31,7 +31,6 @@ OPENING = (
     Place.HANDSHAKE,
     Place.ON_OPEN,
 )
-IDLE_READER = "agent_conn.pool.idle"
 
 
 class Caller(ABC):
@@ -156,7 +155,7 @@ class PoolCaller(Caller):
         cell, pool, scene = self.scene.cell, self.pool, self.scene
         async with pool.acquire() as connection:
             await echo(connection.ws)
-        await until(lambda: IDLE_READER in {task.get_name() for task in asyncio.all_tasks()})
+        await until(lambda: pool.statistics().idle == 1)
         (passage,) = scene.proxy.passages
         (served,) = scene.gateway.connections
         scene.reach(Place.IDLE)

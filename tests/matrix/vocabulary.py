@@ -19,6 +19,8 @@ LONG = 10.0
 """Seconds of every bound that must not be what ends a cell."""
 PACE = 0.01
 """Seconds between two deliveries of a slow line."""
+SWEEP = 1.0
+"""Between two looks of a pool for idle ones that a heartbeat gave up."""
 REDIAL = 0.1
 """Seconds in which a loop pauses, dials again, echoes and closes."""
 SLOWNESS = 0.4
