@@ -48,13 +48,15 @@ async def fan_out(far: Far, size: int) -> Cost:
         ]
         began = time.process_time()
         opening = asyncio.gather(*connections)
-        held = await far.ask("holding", sockets=size)
+        held = await far.ask("holding", sockets=size, patience=OPEN_TIMEOUT)
         connected, started = time.process_time(), time.perf_counter()
         room.set()
         await opening
         wall, ended = time.perf_counter() - started, time.process_time()
         await asyncio.gather(*(connection.aclose() for connection in connections))
-    if not held or not all(connection.record.pre_dialed for connection in connections):
+    if not held:
+        raise SystemExit(f"{size} were not dialled in {OPEN_TIMEOUT:g} s")
+    if not all(connection.record.pre_dialed for connection in connections):
         raise SystemExit("a pre-dial was lost; the figure would be a cold dial's")
     await far.ask("idle")
     cost = (connected - began, ended - connected, wall)

@@ -25,17 +25,21 @@ from typing import Any
 
 from agent_conn.gateway import (
     AcceptAndClose,
+    BadAccept,
     CloseWith,
     DropAfter,
     DropHandshake,
     Fault,
+    Garbage,
     Gateway,
     GoSilent,
     IgnoreClose,
+    NotWebSocket,
     Reject,
     Reset,
     StallInHandshake,
     StopReading,
+    UnaskedExtension,
 )
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,6 +62,11 @@ HANDSHAKE_FAULTS: dict[str, Fault] = {
     "stalled handshake": StallInHandshake(),
     "dropped handshake": DropHandshake(),
     "accepted and closed": AcceptAndClose(),
+    "reset handshake": Reset("handshake"),
+    "garbage": Garbage(),
+    "bad accept": BadAccept(),
+    "no websocket": NotWebSocket(),
+    "unasked extension": UnaskedExtension(),
 }
 
 
@@ -99,10 +108,10 @@ class FarEnd:
         """How many sockets are open."""
         return self._gateway.open_sockets
 
-    async def holding(self, *, sockets: int) -> bool:
+    async def holding(self, *, sockets: int, patience: float = PATIENCE) -> bool:
         """Wait until this many sockets are open."""
         gateway = self._gateway
-        await gateway.wait_until(lambda: gateway.open_sockets == sockets, PATIENCE)
+        await gateway.wait_until(lambda: gateway.open_sockets == sockets, patience)
         return True
 
     async def flowing(self) -> bool:
