@@ -14,11 +14,14 @@ import asyncio
 import gc
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 
 from agent_conn import InferenceConnection
 from benchmarks.far import Far, raise_descriptor_limit
 from benchmarks.measurement import Measurement, Outcomes, Step, Tell, counted, pick
-from benchmarks.peers import IDENTITY, TOKEN, place
+from benchmarks.peers import BARE, IDENTITY, OURS, PEERS, TOKEN, place
 from benchmarks.results import Cell, Column, Curves, Result, Target
 
 SIZES = (10, 100, 1_000, 9_000)
@@ -27,12 +30,52 @@ SPARE_DESCRIPTORS = 200
 OPEN_TIMEOUT = 60.0
 MOST_OF_A_THOUSAND = 1.25
 
-Cost = tuple[float, float, float]
-"""Microseconds a connection: CPU until the room connects, CPU after it, time after it."""
+
+@dataclass
+class Meter:
+    """CPU of this process, and that of the garbage collector in it."""
+
+    collector: float = 0.0
+    _began: float = 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Count the collector's share while entered."""
+        gc.callbacks.append(self._note)
+        try:
+            yield
+        finally:
+            gc.callbacks.remove(self._note)
+
+    def _note(self, phase: str, _: dict[str, int]) -> None:
+        now = time.process_time()
+        if phase == "start":
+            self._began = now
+        else:
+            self.collector += now - self._began
 
 
-async def fan_out(far: Far, size: int) -> Cost:
-    room = asyncio.Event()
+@dataclass(frozen=True)
+class Cost:
+    """Microseconds of one connection.
+
+    ``waiting`` and ``opening`` are CPU before and after the room connects, ``collector`` is the
+    garbage collector's in both, and ``wall`` the time from the room to the last open.
+    """
+
+    waiting: float
+    opening: float
+    collector: float
+    wall: float
+
+    @property
+    def cpu(self) -> float:
+        """CPU in all."""
+        return self.waiting + self.opening
+
+
+async def wait_and_open(far: Far, size: int) -> Cost:
+    room, meter = asyncio.Event(), Meter()
     async with place(far) as here:
         connections = [
             InferenceConnection(
@@ -46,79 +89,108 @@ async def fan_out(far: Far, size: int) -> Cost:
             )
             for _ in range(size)
         ]
-        began = time.process_time()
-        opening = asyncio.gather(*connections)
-        held = await far.ask("holding", sockets=size, patience=OPEN_TIMEOUT)
-        connected, started = time.process_time(), time.perf_counter()
-        room.set()
-        await opening
-        wall, ended = time.perf_counter() - started, time.process_time()
+        with meter.running():
+            began = time.process_time()
+            opening = asyncio.gather(*connections)
+            held = await far.ask("holding", sockets=size, patience=OPEN_TIMEOUT)
+            connected, started = time.process_time(), time.perf_counter()
+            room.set()
+            await opening
+            wall, ended = time.perf_counter() - started, time.process_time()
         await asyncio.gather(*(connection.aclose() for connection in connections))
     if not held:
         raise SystemExit(f"{size} were not dialled in {OPEN_TIMEOUT:g} s")
     if not all(connection.record.pre_dialed for connection in connections):
         raise SystemExit("a pre-dial was lost; the figure would be a cold dial's")
-    await far.ask("idle")
-    cost = (connected - began, ended - connected, wall)
-    return tuple(seconds / size * 1e6 for seconds in cost)  # type: ignore[return-value]
+    return _each(size, connected - began, ended - connected, meter.collector, wall)
 
 
-async def measure(far: Far, tell: Tell, *, size: int) -> Cost | str:
+async def dial_at_once(far: Far, size: int) -> Cost:
+    meter = Meter()
+    async with place(far) as here:
+        dials = [PEERS[BARE](here) for _ in range(size)]
+        with meter.running():
+            began, started = time.process_time(), time.perf_counter()
+            opened = await asyncio.gather(*(dial() for dial in dials))
+            wall, cpu = time.perf_counter() - started, time.process_time() - began
+        await asyncio.gather(*(one.close() for one in opened))
+    return _each(size, 0.0, cpu, meter.collector, wall)
+
+
+def _each(size: int, *seconds: float) -> Cost:
+    return Cost(*(one / size * 1e6 for one in seconds))
+
+
+WAYS = {OURS: wait_and_open, BARE: dial_at_once}
+
+
+async def measure(far: Far, tell: Tell, *, peer: str, size: int) -> dict[str, float] | str:
     """The median over as many repetitions as open a thousand, or why there is none."""
     most = raise_descriptor_limit()
     if size + SPARE_DESCRIPTORS > most:
         return f"{most:,} descriptors a process"
-    await fan_out(far, min(SIZES))
+    await WAYS[peer](far, min(SIZES))
     costs = []
     for _ in counted(max(1, LEAST_OPENED // size), tell):
+        await far.ask("idle")
         gc.collect()
-        costs.append(await fan_out(far, size))
-    return _medians(costs)
+        costs.append(asdict(await WAYS[peer](far, size)))
+    return asdict(_median(costs))
 
 
-def _medians(costs: list[Cost]) -> Cost:
-    waiting, opening, wall = map(statistics.median, zip(*costs, strict=True))
-    return waiting, opening, wall
+def _median(costs: list[dict[str, float]]) -> Cost:
+    return Cost(*(statistics.median(one[name] for one in costs) for name in costs[0]))
 
 
 def steps(*, quick: bool) -> list[Step]:
-    sizes = SIZES[:3] if quick else SIZES
-    return [Step({"size": size}) for _ in range(1 if quick else 5) for size in sizes]
+    rounds, sizes = (1, SIZES[:2]) if quick else (3, SIZES)
+    return [
+        Step({"peer": peer, "size": size}) for _ in range(rounds) for size in sizes for peer in WAYS
+    ]
 
 
 def combine(outcomes: Outcomes) -> Result:
     rows: dict[str, list[Cell]] = {}
-    costs: dict[int, tuple[float, float]] = {}
-    for size in SIZES:
-        found = list(pick(outcomes, size=size))
-        reasons = [one for one in found if isinstance(one, str)]
-        if not found or reasons:
-            rows[f"{size:,}"] = [reasons[0] if reasons else None] * 4
-            continue
-        waiting, opening, wall = _medians(found)
-        rows[f"{size:,}"] = [waiting, opening, waiting + opening, wall]
-        costs[size] = (waiting + opening, wall)
+    costs: dict[str, dict[int, Cost]] = {peer: {} for peer in WAYS}
+    for peer in WAYS:
+        for size in SIZES:
+            found = list(pick(outcomes, peer=peer, size=size))
+            row = f"{size:,} of {peer}"
+            if not found or isinstance(found[0], str):
+                rows[row] = [found[0] if found else None] * 5
+                continue
+            cost = costs[peer][size] = _median(found)
+            waiting: Cell = cost.waiting if peer == OURS else "-"
+            rows[row] = [waiting, cost.opening, cost.cpu, cost.collector, cost.wall]
+    ours = costs[OURS]
     return Result(
         name="fanout",
         title="Connections that wait for one room",
-        note="In one process and one session, whose connector has no limit, without TLS.",
+        note="In one process and one session, whose connector has no limit, without TLS. aiohttp's "
+        "are dialled at once when the room connects. Figures are for one connection; the garbage "
+        "collector is Python's, as it is set by default.",
         columns=[
-            Column("µs of CPU a connection, until the room", 0),
+            Column("µs of CPU until the room", 0),
             Column("after it", 0),
             Column("in all", 0),
-            Column("µs of time a connection, room to last open", 0),
+            Column("of that the garbage collector's", 0),
+            Column("µs of time, room to last open", 0),
         ],
         rows=rows,
         targets=[
-            _target("CPU", {size: cpu for size, (cpu, _) in costs.items()}),
-            _target("time", {size: wall for size, (_, wall) in costs.items()}),
+            _target("CPU", {size: cost.cpu for size, cost in ours.items()}),
+            _target(
+                "CPU without the garbage collector's",
+                {size: cost.cpu - cost.collector for size, cost in ours.items()},
+            ),
+            _target("time", {size: cost.wall for size, cost in ours.items()}),
         ],
         curves=Curves(
             "connections",
-            "µs a connection",
+            "µs of CPU a connection",
             {
-                "CPU in all": (list(costs), [cpu for cpu, _ in costs.values()]),
-                "time, room to last open": (list(costs), [wall for _, wall in costs.values()]),
+                name: (list(found), [cost.cpu for cost in found.values()])
+                for name, found in costs.items()
             },
             "x",
         ),
