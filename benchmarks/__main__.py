@@ -7,6 +7,7 @@ import datetime as dt
 import os
 import platform
 import shutil
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -98,7 +99,7 @@ def put_into_readme(results: Path) -> None:
 
 
 def main() -> int:
-    """Return 0, or 1 where a target was missed."""
+    """Return 0, or 1 where a step failed or a target was missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
         "--only", nargs="+", choices=MEASUREMENTS, metavar="NAME", help=", ".join(MEASUREMENTS)
@@ -125,7 +126,14 @@ def main() -> int:
         return 0
     options.out.mkdir(parents=True, exist_ok=True)
     chosen = [MEASUREMENTS[name] for name in options.only or MEASUREMENTS]
-    run = measure(chosen, quick=options.quick, out=options.out)
+    # A line and its processes are taken down on the way out, which SIGTERM would not take.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        run = measure(chosen, quick=options.quick, out=options.out)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except stage.StepFailed as failure:
+        sys.exit(str(failure))
     print(*map(as_text, run.results), sep="\n\n")
     print(f"\nAs Markdown, JSON and plots: {options.out}")
     return 1 if run.missed else 0

@@ -56,6 +56,8 @@ def _take(step: Step, module: str, tell: Callable[[float], None]) -> Any:  # noq
             env=os.environ | where,
             stdout=subprocess.PIPE,
             text=True,
+            # Ctrl-C is for this process, which ends that one.
+            start_new_session=True,
         )
         with near:
             try:
