@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib import metadata
+from typing import Any
 
 import aiohttp
 
@@ -86,24 +87,30 @@ def bare_aiohttp(here: Place) -> Opener:
     return dial
 
 
+def _with_websockets(ws: Any) -> Callable[[str], Awaitable[object]]:  # noqa: ANN401  (a peer's)
+    async def echo(text: str) -> object:
+        await ws.send(text)
+        return await ws.recv()
+
+    return echo
+
+
+def _websockets_options(here: Place) -> dict[str, Any]:
+    return {
+        "ssl": here.far.context,
+        "additional_headers": HEADERS,
+        "compression": None,
+        "proxy": None,
+    }
+
+
 def websockets(here: Place) -> Opener:
     """``websockets.connect``."""
     from websockets.asyncio.client import connect  # noqa: PLC0415
 
     async def dial() -> Opened:
-        ws = await connect(
-            here.far.url(),
-            ssl=here.far.context,
-            additional_headers=HEADERS,
-            compression=None,
-            proxy=None,
-        )
-
-        async def echo(text: str) -> object:
-            await ws.send(text)
-            return await ws.recv()
-
-        return Opened(echo=echo, close=ws.close)
+        ws = await connect(here.far.url(), **_websockets_options(here))
+        return Opened(echo=_with_websockets(ws), close=ws.close)
 
     return dial
 
@@ -166,19 +173,8 @@ def pipecat(here: Place) -> Opener:
         async def _receive_messages(self) -> None: ...
 
         async def dial(self) -> Opened:
-            ws = await self._websocket_connect(
-                here.far.url(),
-                ssl=here.far.context,
-                additional_headers=HEADERS,
-                compression=None,
-                proxy=None,
-            )
-
-            async def echo(text: str) -> object:
-                await ws.send(text)
-                return await ws.recv()
-
-            return Opened(echo=echo, close=ws.close)
+            ws = await self._websocket_connect(here.far.url(), **_websockets_options(here))
+            return Opened(echo=_with_websockets(ws), close=ws.close)
 
     dial: Opener = Service().dial
     return dial
