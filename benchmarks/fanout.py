@@ -14,7 +14,7 @@ import asyncio
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
@@ -29,7 +29,6 @@ LEAST_OPENED = 1_000
 SPARE_DESCRIPTORS = 200
 OPEN_TIMEOUT = 60.0
 MOST_OF_A_THOUSAND = 1.25
-RARE = 100_000
 
 
 @dataclass
@@ -73,11 +72,6 @@ class Cost:
     def cpu(self) -> float:
         """CPU in all."""
         return self.waiting + self.opening
-
-    @property
-    def own(self) -> float:
-        """CPU without the collector's."""
-        return self.cpu - self.collector
 
 
 async def wait_and_open(far: Far, size: int) -> Cost:
@@ -127,18 +121,7 @@ def _each(size: int, *seconds: float) -> Cost:
     return Cost(*(one / size * 1e6 for one in seconds))
 
 
-async def wait_and_open_rarely_collected(far: Far, size: int) -> Cost:
-    """As a process may be set up that holds thousands of connections."""
-    usual = gc.get_threshold()
-    gc.set_threshold(RARE, *usual[1:])
-    try:
-        return await wait_and_open(far, size)
-    finally:
-        gc.set_threshold(*usual)
-
-
-RARELY = f"{OURS}, rarely collected"
-WAYS = {OURS: wait_and_open, RARELY: wait_and_open_rarely_collected, BARE: dial_at_once}
+WAYS = {OURS: wait_and_open, BARE: dial_at_once}
 
 
 async def measure(far: Far, tell: Tell, *, peer: str, size: int) -> dict[str, float] | str:
@@ -177,15 +160,15 @@ def combine(outcomes: Outcomes) -> Result:
                 rows[row] = [found[0] if found else None] * 5
                 continue
             cost = costs[peer][size] = _median(found)
-            waiting: Cell = "-" if peer == BARE else cost.waiting
+            waiting: Cell = cost.waiting if peer == OURS else "-"
             rows[row] = [waiting, cost.opening, cost.cpu, cost.collector, cost.wall]
+    ours = costs[OURS]
     return Result(
         name="fanout",
         title="Connections that wait for one room",
         note="In one process and one session, whose connector has no limit, without TLS. aiohttp's "
-        "are dialled at once when the room connects. Figures are for one connection. Python's "
-        "garbage collector looks through all objects every so often while they become more; rarely "
-        f"collected is with `gc.set_threshold({RARE:_})`.",
+        "are dialled at once when the room connects. Figures are for one connection; the garbage "
+        "collector is Python's, as it is set by default.",
         columns=[
             Column("µs of CPU until the room", 0),
             Column("after it", 0),
@@ -195,11 +178,12 @@ def combine(outcomes: Outcomes) -> Result:
         ],
         rows=rows,
         targets=[
-            _target("CPU", costs[OURS], lambda cost: cost.cpu),
-            _target("time", costs[OURS], lambda cost: cost.wall),
-            _target("CPU without the collector's", costs[OURS], lambda cost: cost.own),
-            _target("CPU when rarely collected", costs[RARELY], lambda cost: cost.cpu),
-            _target("time when rarely collected", costs[RARELY], lambda cost: cost.wall),
+            _target("CPU", {size: cost.cpu for size, cost in ours.items()}),
+            _target(
+                "CPU without the garbage collector's",
+                {size: cost.cpu - cost.collector for size, cost in ours.items()},
+            ),
+            _target("time", {size: cost.wall for size, cost in ours.items()}),
         ],
         curves=Curves(
             "connections",
@@ -213,12 +197,10 @@ def combine(outcomes: Outcomes) -> Result:
     )
 
 
-def _target(what: str, costs: dict[int, Cost], figure: Callable[[Cost], float]) -> Target:
-    at_most = MOST_OF_A_THOUSAND * figure(costs[1_000]) if 1_000 in costs else None
+def _target(what: str, costs: dict[int, float]) -> Target:
+    at_most = MOST_OF_A_THOUSAND * costs[1_000] if 1_000 in costs else None
     return Target(
-        f"{what} at 9,000 at most {MOST_OF_A_THOUSAND} of that at 1,000",
-        figure(costs[9_000]) if 9_000 in costs else None,
-        at_most,
+        f"{what} at 9,000 at most {MOST_OF_A_THOUSAND} of that at 1,000", costs.get(9_000), at_most
     )
 
 
