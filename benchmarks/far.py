@@ -180,6 +180,7 @@ class Far:
         )
         self._reader, self._writer = control
         self._turn = asyncio.Lock()
+        self._exchanges: set[asyncio.Task[Any]] = set()
 
     @property
     def authority(self) -> str:
@@ -196,9 +197,24 @@ class Far:
         return f"ws{'s' if self.context else ''}://{self.authority}{path}"
 
     async def ask(self, do: str, **what: object) -> Any:  # noqa: ANN401  (JSON)
-        """Have the far end do it; its answer, None where it lost its patience."""
+        """Have the far end do it; its answer, None where it lost its patience.
+
+        Who is cancelled here leaves no answer behind that the next would take for its own.
+        """
+        exchange = asyncio.create_task(self._exchange({"do": do, **what}), name="bench.ask")
+        self._exchanges.add(exchange)
+        exchange.add_done_callback(self._exchanges.discard)
+        return await asyncio.shield(exchange)
+
+    async def aclose(self) -> None:
+        """Take no more answers."""
+        for exchange in self._exchanges:
+            exchange.cancel()
+        await asyncio.gather(*self._exchanges, return_exceptions=True)
+
+    async def _exchange(self, asked: dict[str, object]) -> Any:  # noqa: ANN401  (JSON)
         async with self._turn:
-            self._writer.write(json.dumps({"do": do, **what}).encode() + b"\n")
+            self._writer.write(json.dumps(asked).encode() + b"\n")
             return json.loads(await self._reader.readline())
 
 
@@ -214,7 +230,11 @@ async def reach(
     try:
         writer.write(b'{"do": "certificate"}\n')
         certificate = json.loads(await reader.readline())
-        yield Far(host, port, rtt, (reader, writer), certificate)
+        far = Far(host, port, rtt, (reader, writer), certificate)
+        try:
+            yield far
+        finally:
+            await far.aclose()
     finally:
         writer.close()
         with contextlib.suppress(ConnectionError):

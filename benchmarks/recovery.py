@@ -234,7 +234,7 @@ def combine(outcomes: Outcomes) -> Result:
         title="From a drop to audio again",
         note=f"Over TLS and a line of {step.round_trip * 1e3:g} ms, whose round trip is taken off; "
         "the gateway resets the connection, and rejects the first redial with a 503 in the last "
-        f"two columns. Of {step.arguments['rounds']} rounds.",
+        f"two columns. Rounds: {step.arguments['rounds']}.",
         columns=[
             Column(f"{which} ms after a {what}", 0)
             for what in ("drop", "drop and a 503")

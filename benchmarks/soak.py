@@ -148,6 +148,7 @@ async def soak(port: int, minutes: float, size: int, seed: int) -> Soak:
     connector = aiohttp.TCPConnector(limit=slots)
     lags, struck, during = Lags(), Counter[str](), list[Sample]()
     async with reach("127.0.0.1", port) as far, aiohttp.ClientSession(connector=connector) as one:
+        # What a process keeps of its first connections is not gained later.
         await slots_lost(far, one, slots)
         await far.ask("idle")
         counters = Counters(far)

@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from benchmarks import predial
-from benchmarks.far import ROOT
+from benchmarks.far import ROOT, far_process, reach
 from benchmarks.line import missing, open_line
 from benchmarks.measurement import Step
 from benchmarks.peers import NOT_INSTALLED, OURS, PEERS, installed
@@ -32,6 +32,7 @@ async def run(*command: str) -> tuple[int | None, str, str]:
     return process.returncode, out.decode(), err.decode()
 
 
+@pytest.mark.timeout(180)
 async def test_one_command_measures_and_writes_a_table_json_and_a_plot(tmp_path: Path) -> None:
     status, out, err = await run(
         *(sys.executable, "-m", "benchmarks", "--quick"),
@@ -49,6 +50,18 @@ async def test_one_command_measures_and_writes_a_table_json_and_a_plot(tmp_path:
         assert result.rows[name] == [NOT_INSTALLED] * len(result.columns)
     assert ET.parse(tmp_path / "messages.svg").getroot().tag.endswith("svg")
     assert "python -m benchmarks --only messages" in (tmp_path / "results.md").read_text("utf-8")
+
+
+async def test_an_answer_that_nobody_waits_for_is_not_taken_for_another() -> None:
+    with far_process() as port:
+        async with reach("127.0.0.1", port, 0.0) as far:
+            left = asyncio.create_task(far.ask("holding", sockets=0))
+            for _ in range(5):  # Turns of the event loop in which it is sent.
+                await asyncio.sleep(0)
+            left.cancel()
+            await asyncio.wait({left})
+            assert left.cancelled()
+            assert await far.ask("certificate") == ""
 
 
 def test_a_line_that_cannot_be_had_is_not_measured_and_misses_nothing() -> None:

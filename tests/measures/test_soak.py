@@ -104,7 +104,7 @@ async def test_a_short_soak_leaves_nothing(tmp_path: Path) -> None:
     late = targets.pop("loop lag, p99, ms")
     assert [claim for claim, target in targets.items() if target["holds"] is False] == []
     assert soak.returncode == (0 if late["holds"] else 1)
-    assert done["after"]["cycles"] >= 20
+    assert done["after"]["cycles"] >= 10
     assert max(sample["sockets"] for sample in done["during"]) > 10
     assert "sockets gained: holds (0, limit 0)" in out.decode()
 
