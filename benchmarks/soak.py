@@ -52,7 +52,6 @@ FAULTS = (*OPEN_FAULTS, *HANDSHAKE_FAULTS, CANCEL)
 FAULT_SECONDS = (1.0, 5.0)
 LOOK_SECONDS = 0.01
 SAMPLES = 180
-SPARE_SLOTS = 56
 SETTLE_SECONDS = 10.0
 
 
@@ -144,7 +143,8 @@ async def soak(port: int, minutes: float, size: int, seed: int) -> Soak:
     over = asyncio.Event()
     for wanted in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(wanted, over.set)
-    slots = size + SPARE_SLOTS
+    # A better connection is opened beside the one that it takes over from.
+    slots = 2 * size
     connector = aiohttp.TCPConnector(limit=slots)
     lags, struck, during = Lags(), Counter[str](), list[Sample]()
     async with reach("127.0.0.1", port) as far, aiohttp.ClientSession(connector=connector) as one:
