@@ -1,104 +1,100 @@
-"""CPU of opening a connection, as a ratio to a bare ws_connect with the same headers.
+"""CPU of opening a connection, ours and the neighbours', as a ratio to a bare ws_connect.
 
+    python -m benchmarks --only opening
     python benchmarks/opening.py
 
 No TLS and no wait, on loopback, the gateway in a process of its own. Batches of opens take
-turns; each pair of batches gives a ratio, and the median of the ratios is printed. Only this
-process's CPU is counted.
+turns; in each round a batch gives a ratio to that round's bare one, and the median of the ratios
+counts. Only this process's CPU is counted.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import multiprocessing
+import logging
 import statistics
 import time
-from collections.abc import Awaitable, Callable
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Iterable
+from functools import partial
 
-import aiohttp
+from benchmarks.far import Far, far_process, reach
+from benchmarks.measurement import Measurement, Outcomes, Step, Tell, in_turns, pick
+from benchmarks.peers import BARE, NOT_INSTALLED, OURS, PEERS, Opener, Place, installed, place
+from benchmarks.results import Cell, Column, Result, Target
 
-from agent_conn import AgentIdentity, InferenceConnection
-from agent_conn.gateway import Gateway
-
-IDENTITY = AgentIdentity(job_id="AJ_1", room_id="RM_1", agent_id="PA_1")
-TOKEN = "benchmark-token"  # noqa: S105  (opens nothing)
-HEARTBEAT = 10.0
-
-Opened = tuple[aiohttp.ClientWebSocketResponse, Callable[[], Awaitable[object]]]
+MOST_OF_BARE = 1.15
+LIVEKIT = "livekit-agents"
 
 
-async def bare(session: aiohttp.ClientSession, url: str) -> Opened:
-    headers = {
-        **IDENTITY.headers(),
-        "X-LiveKit-Session-ID": "session",
-        "Authorization": f"Bearer {TOKEN}",
-    }
-    ws = await session.ws_connect(url, headers=headers, heartbeat=HEARTBEAT)
-    return ws, ws.close
-
-
-async def ours(session: aiohttp.ClientSession, url: str) -> Opened:
-    connection = InferenceConnection(
-        session, url, identity=IDENTITY, token=TOKEN, heartbeat=HEARTBEAT
-    )
-    return await connection, connection.aclose
-
-
-async def batch(
-    opener: Callable[[aiohttp.ClientSession, str], Awaitable[Opened]],
-    session: aiohttp.ClientSession,
-    url: str,
-    size: int,
-) -> float:
-    """CPU seconds of one open, over ``size`` of them."""
+async def batch(here: Place, peer: Callable[[Place], Opener], size: int) -> float:
+    """Microseconds of CPU of one open, over ``size`` of them."""
+    dials = [peer(here) for _ in range(size)]
     started = time.process_time()
-    opened = [await opener(session, url) for _ in range(size)]
+    opened = [await dial() for dial in dials]
     elapsed = time.process_time() - started
-    for _, close in opened:
-        await close()
-    return elapsed / size
+    for one in opened:
+        await one.close()
+    return elapsed / size * 1e6
 
 
-async def compare(url: str, pairs: int, size: int) -> None:
-    connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(connector=connector) as session:
-        for opener in (bare, ours):
-            await batch(opener, session, url, size)
-        costs = [
-            (await batch(bare, session, url, size), await batch(ours, session, url, size))
-            for _ in range(pairs)
-        ]
-    first, second = (statistics.median(column) * 1e6 for column in zip(*costs, strict=True))
-    ratio = statistics.median(own / peer for peer, own in costs)
-    print(f"session.ws_connect   {first:7.0f} us of CPU an open")
-    print(f"InferenceConnection  {second:7.0f} us of CPU an open")
-    print(f"ratio, median of {pairs} pairs: {ratio:.3f}")
+async def measure(far: Far, tell: Tell, *, rounds: int, size: int) -> dict[str, list[float]]:
+    async with place(far) as here:
+        ways = {name: partial(batch, here, PEERS[name], size) for name in installed()}
+        return await in_turns(ways, rounds, tell)
 
 
-def serve(ready: Connection) -> None:
-    async def run() -> None:
-        async with Gateway() as gateway:
-            ready.send(gateway.url("/v1/echo"))
-            await asyncio.Event().wait()
+def steps(*, quick: bool) -> list[Step]:
+    return [Step({"rounds": 3 if quick else 100, "size": 10 if quick else 30})]
 
-    asyncio.run(run())
+
+def combine(outcomes: Outcomes) -> Result:
+    """The median of each peer, and of its ratios to the bare one."""
+    found: dict[str, list[float]] = next(iter(pick(outcomes)))
+    ratios = {name: median_ratio(costs, found[BARE]) for name, costs in found.items()}
+    rows: dict[str, list[Cell]] = {
+        name: [statistics.median(found[name]), ratios[name]]
+        if name in found
+        else [NOT_INSTALLED, NOT_INSTALLED]
+        for name in PEERS
+    }
+    return Result(
+        name="opening",
+        title="CPU of opening a connection",
+        note="Without TLS and without a wait; the ratio is the median over the rounds. "
+        "livekit-agents mints a token and sends its first message with each.",
+        columns=[Column("µs of CPU", 0), Column("ratio to aiohttp")],
+        rows=rows,
+        targets=[
+            Target(f"at most {MOST_OF_BARE} of bare aiohttp", ratios[OURS], MOST_OF_BARE),
+            Target("less than livekit-agents", ratios[OURS], ratios.get(LIVEKIT)),
+        ],
+    )
+
+
+def median_ratio(costs: Iterable[float], bare: Iterable[float]) -> float:
+    return statistics.median(one / other for one, other in zip(costs, bare, strict=True))
+
+
+MEASUREMENT = Measurement(__name__, "CPU of opening", steps, combine)
+
+
+async def by_hand(port: int, rounds: int, size: int) -> None:
+    async with reach("127.0.0.1", port) as far:
+        found = await measure(far, lambda _: None, rounds=rounds, size=size)
+    for name, costs in found.items():
+        ratio = median_ratio(costs, found[BARE])
+        print(f"{name:16}{statistics.median(costs):7.0f} us of CPU an open, ratio {ratio:.3f}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=100)
+    parser.add_argument("--pairs", type=int, default=100, help="rounds")
     parser.add_argument("--size", type=int, default=30, help="opens in a batch")
     options = parser.parse_args()
-    near, far = multiprocessing.Pipe()
-    server = multiprocessing.get_context("spawn").Process(target=serve, args=(far,), daemon=True)
-    server.start()
-    try:
-        asyncio.run(compare(near.recv(), options.pairs, options.size))
-    finally:
-        server.terminate()
-        server.join()
+    logging.disable(logging.CRITICAL)
+    with far_process() as port:
+        asyncio.run(by_hand(port, options.pairs, options.size))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
 """What a pooled connection costs, side by side with LiveKit's pool and with a dial per turn.
 
+    python -m benchmarks --only pool
     python benchmarks/pool.py hit           CPU of a hit, as the median of pairs
     python benchmarks/pool.py slow          200 tasks at once, one of their dials slow
     python benchmarks/pool.py soak          60,000 cycles, each hundredth with a fault
     python benchmarks/pool.py server        the gateway for `turns`, with TLS
     python benchmarks/pool.py turns         seconds to a usable websocket, turn after turn
 
-`server` and `turns` run at the two ends of a long line. They find each other by WAN_FAR and
-WAN_PORT, take the round trip in seconds from WAN_RTT, and the certificate from the file
-POOL_BENCH_CA, which `server` writes.
+`server` and `turns` run at the two ends of a long line, and find each other as in
+`benchmarks/far.py`.
 """
 
 from __future__ import annotations
@@ -17,35 +17,46 @@ import asyncio
 import gc
 import os
 import random
-import resource
-import ssl
 import statistics
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import aiohttp
-import trustme
-from aiohttp import web
-from livekit.agents.utils import ConnectionPool as LiveKitPool
 
-from agent_conn import AgentIdentity, ConnectionPool, InferenceConnection
-from agent_conn.gateway import CloseWith, DropAfter, Fault, Gateway, Reset, StallInHandshake
+from agent_conn import ConnectionPool, InferenceConnection
+from agent_conn.gateway import CloseWith, DropAfter, Fault, Gateway, Reset
+from benchmarks.far import DEFAULT_PORT, Far, far_process, reach, serve
+from benchmarks.measurement import Measurement, Outcomes, Step, Tell, in_turns
+from benchmarks.memory import resident
+from benchmarks.opening import LIVEKIT
+from benchmarks.peers import IDENTITY, NOT_INSTALLED, OURS, place, version
+from benchmarks.render import as_text
+from benchmarks.results import Cell, Column, Result
 
-PAIRS, HITS = 41, 2_000
-IDLE_PAIRS, IDLE_SECONDS = 61, 0.1
+PAIRS, HITS = 40, 2_000
 TASKS, SLOW_SECONDS = 200, 1.0
 CYCLES, REPORT_EVERY = 60_000, 10_000
-TURNS = 10
+TURNS, PAUSE_SECONDS = 10, 0.2
+LINE = 0.08
 FAULTS: tuple[Fault, ...] = (DropAfter(), CloseWith(1011), Reset())
+A_DIAL = "a dial per turn"
+IDLE_SECONDS = 0.1
+IN_TURN = ", one in each turn of the loop"
+AFTER_IDLE = f", one after {IDLE_SECONDS:g} s idle"
 
 WebSocket = aiohttp.ClientWebSocketResponse
+Borrow = Callable[[], AbstractAsyncContextManager[object]]
 
 
-def livekit_pool(connect: Callable[[float], Awaitable[WebSocket]]) -> LiveKitPool[WebSocket]:
+def livekit_pool(connect: Callable[[float], Awaitable[WebSocket]]) -> Any:  # noqa: ANN401  (a peer)
+    """LiveKit's pool, set up as its TTS does."""
+    from livekit.agents.utils import ConnectionPool as LiveKitPool  # noqa: PLC0415
+
     return LiveKitPool(
         connect_cb=connect,
         close_cb=_close,
@@ -59,124 +70,164 @@ async def _close(ws: WebSocket) -> None:
 
 
 @asynccontextmanager
-async def local() -> AsyncIterator[tuple[Gateway, aiohttp.ClientSession]]:
-    connector = aiohttp.TCPConnector(limit=0)
-    async with Gateway() as gateway, aiohttp.ClientSession(connector=connector) as session:
-        yield gateway, session
+async def pools(far: Far, open_timeout: float = 10.0) -> AsyncIterator[dict[str, Borrow]]:
+    """How to borrow from each pool."""
+    async with place(far) as here:
+        session, url = here.session, far.url()
+
+        async def connect(_: float) -> WebSocket:
+            async with asyncio.timeout(open_timeout):
+                return await session.ws_connect(url)
+
+        dial = partial(
+            InferenceConnection, session, url, identity=IDENTITY, open_timeout=open_timeout
+        )
+        async with ConnectionPool(dial, max_size=TASKS) as ours:
+            ways: dict[str, Borrow] = {OURS: ours.acquire}
+            if version(LIVEKIT) is None:
+                yield ways
+                return
+            theirs = livekit_pool(connect)
+            yield ways | {LIVEKIT: partial(theirs.connection, timeout=10.0)}
+            await theirs.aclose()
 
 
-async def hit() -> None:  # noqa: C901  (six loops, without a call more in any)
-    async with local() as (gateway, session):
-        url = gateway.url("/v1/echo")
-        dial = partial(InferenceConnection, session, url, identity=AgentIdentity("J", "R", "A"))
-        theirs = livekit_pool(lambda _: session.ws_connect(url))
-        async with ConnectionPool(dial) as ours:
+async def hit(far: Far, tell: Tell, rounds: int) -> dict[str, list[float]]:
+    """Microseconds of CPU of a hit, its return included, in each of three situations."""
 
-            async def our_hits() -> None:
-                for _ in range(HITS):
-                    async with ours.acquire():
-                        pass
+    async def hits(borrow: Borrow, count: int, *, in_turn: bool) -> float:
+        gc.collect()
+        started = time.process_time()
+        for _ in range(count):
+            async with borrow():
+                pass
+            if in_turn:
+                await asyncio.sleep(0)
+        return (time.process_time() - started) / count * 1e6
 
-            async def their_hits() -> None:
-                for _ in range(HITS):
-                    async with theirs.connection(timeout=10.0):
-                        pass
+    async def hit_after_idle(borrow: Borrow) -> float:
+        await asyncio.sleep(IDLE_SECONDS)
+        return await hits(borrow, 1, in_turn=False)
 
-            async def our_hits_in_turn() -> None:
-                for _ in range(HITS):
-                    async with ours.acquire():
-                        pass
-                    await asyncio.sleep(0)
-
-            async def their_hits_in_turn() -> None:
-                for _ in range(HITS):
-                    async with theirs.connection(timeout=10.0):
-                        pass
-                    await asyncio.sleep(0)
-
-            async def our_hit() -> None:
-                async with ours.acquire():
-                    pass
-
-            async def their_hit() -> None:
-                async with theirs.connection(timeout=10.0):
-                    pass
-
-            await compare("one after another", our_hits, their_hits)
-            await compare("one in each turn of the loop", our_hits_in_turn, their_hits_in_turn)
-            name = f"one after {IDLE_SECONDS:g} s idle"
-            await compare(name, our_hit, their_hit, pairs=IDLE_PAIRS, hits=1, idle=IDLE_SECONDS)
-        await theirs.aclose()
+    async with pools(far) as ways:
+        busy = {
+            name + (IN_TURN if in_turn else ""): partial(hits, borrow, HITS, in_turn=in_turn)
+            for name, borrow in ways.items()
+            for in_turn in (False, True)
+        }
+        idle = {name + AFTER_IDLE: partial(hit_after_idle, way) for name, way in ways.items()}
+        return await in_turns(busy, rounds, tell) | await in_turns(idle, 2 * rounds, tell)
 
 
-async def compare(
-    name: str,
-    ours: Callable[[], Awaitable[None]],
-    theirs: Callable[[], Awaitable[None]],
-    *,
-    pairs: int = PAIRS,
-    hits: int = HITS,
-    idle: float = 0.0,
-) -> None:
-    spent = [(await cpu(ours, hits, idle), await cpu(theirs, hits, idle)) for _ in range(pairs)]
-    # The first pair dials.
-    mine, other = (statistics.median(column) for column in zip(*spent[1:], strict=True))
-    ratio = statistics.median(a / b for a, b in spent[1:])
-    print(f"hit, {name}: {mine:.2f} us, LiveKit {other:.2f} us, median ratio {ratio:.2f}")
+async def slow(far: Far, _: Tell, __: int) -> dict[str, list[float]]:
+    """Seconds that each of 200 tasks waited that were served; the first dial never ends."""
+    found: dict[str, list[float]] = {}
+    async with pools(far, SLOW_SECONDS) as ways:
+        for name, borrow in ways.items():
+            await far.ask("stall")
+            waits = found[name] = []
 
-
-async def cpu(work: Callable[[], Awaitable[None]], hits: int, idle: float) -> float:
-    """Microseconds of the whole process for a hit, its return included."""
-    gc.collect()
-    await asyncio.sleep(idle)
-    started = time.process_time()
-    await work()
-    return (time.process_time() - started) / hits * 1e6
-
-
-async def slow() -> None:
-    for name in ("agent_conn", "LiveKit"):
-        async with local() as (gateway, session):
-            url = gateway.url("/v1/echo")
-            gateway.inject(StallInHandshake())
-            waits: list[float] = []
-            ours = ConnectionPool(
-                partial(InferenceConnection, session, url, open_timeout=SLOW_SECONDS),
-                max_size=TASKS,
-            )
-            theirs = livekit_pool(partial(_connect_within, session, url))
-
-            async def borrow(
-                ours: ConnectionPool = ours,
-                theirs: LiveKitPool[WebSocket] = theirs,
-                waits: list[float] = waits,
-                *,
-                mine: bool = name == "agent_conn",
-            ) -> None:
+            async def one(borrow: Borrow = borrow, waits: list[float] = waits) -> None:
                 started = time.monotonic()
                 try:
-                    if mine:
-                        async with ours.acquire():
-                            waits.append(time.monotonic() - started)
-                    else:
-                        async with theirs.connection(timeout=10.0):
-                            waits.append(time.monotonic() - started)
+                    async with borrow():
+                        waits.append(time.monotonic() - started)
                 except (TimeoutError, aiohttp.ClientError):
                     pass
 
-            await asyncio.gather(*(borrow() for _ in range(TASKS)))
-            await ours.aclose()
-            await theirs.aclose()
-            held_up = sum(wait >= SLOW_SECONDS for wait in waits)
-            print(
-                f"{name}: of {TASKS} tasks {len(waits)} were served, {held_up} of them after the "
-                f"slow dial of {SLOW_SECONDS:g} s; median {statistics.median(waits):.3f} s"
-            )
+            await asyncio.gather(*(one() for _ in range(TASKS)))
+    return found
 
 
-async def _connect_within(session: aiohttp.ClientSession, url: str, _: float) -> WebSocket:
-    async with asyncio.timeout(SLOW_SECONDS):
-        return await session.ws_connect(url)
+async def turns(far: Far, tell: Tell, rounds: int) -> dict[str, list[float]]:
+    """Milliseconds to a usable websocket at each turn, the first left out."""
+    async with pools(far) as ways, place(far) as here:
+
+        @asynccontextmanager
+        async def dialled() -> AsyncIterator[WebSocket]:
+            async with InferenceConnection(here.session, far.url()) as ws:
+                yield ws
+
+        async def turn(borrow: Borrow) -> float:
+            await asyncio.sleep(PAUSE_SECONDS)
+            started = time.monotonic()
+            async with borrow() as borrowed:
+                taken = time.monotonic() - started
+                ws: Any = getattr(borrowed, "ws", borrowed)
+                await ws.send_str("hello")
+                await ws.receive_str()
+            return taken * 1e3
+
+        every = ways | {A_DIAL: dialled}
+        return await in_turns(
+            {name: partial(turn, borrow) for name, borrow in every.items()}, rounds, tell
+        )
+
+
+ROLES = {"hit": hit, "slow": slow, "turns": turns}
+
+
+async def measure(far: Far, tell: Tell, *, role: str, rounds: int) -> dict[str, list[float]]:
+    return await ROLES[role](far, tell, rounds)
+
+
+def steps(*, quick: bool) -> list[Step]:
+    return [
+        Step({"role": "hit", "rounds": 2 if quick else PAIRS}),
+        Step({"role": "slow", "rounds": 1}),
+        Step({"role": "turns", "rounds": 2 if quick else TURNS}, LINE, tls=True),
+    ]
+
+
+def combine(outcomes: Outcomes) -> Result:
+    """One table of what each role gave; None where a role was not measured."""
+    found = {step.arguments["role"]: figures for step, figures in outcomes}
+    (line,) = [step.round_trip for step, _ in outcomes if step.arguments["role"] == "turns"] or [0]
+
+    def median(role: str, name: str) -> Cell:
+        figures = (found.get(role) or {}).get(name)
+        return statistics.median(figures) if figures else None
+
+    def row(name: str) -> list[Cell]:
+        if version(name) is None and name != A_DIAL:
+            return [NOT_INSTALLED] * 6
+        waits = (found.get("slow") or {}).get(name)
+        return [
+            median("hit", name),
+            median("hit", name + IN_TURN),
+            median("hit", name + AFTER_IDLE),
+            None if waits is None else len(waits),
+            None if waits is None else sum(wait >= SLOW_SECONDS for wait in waits),
+            median("turns", name),
+        ]
+
+    return Result(
+        name="pool",
+        title="A pooled connection",
+        note=f"Hits by CPU. Then {TASKS} tasks at once, one of whose dials never ends "
+        f"and is given up after {SLOW_SECONDS:g} s; then the time to a usable websocket at each "
+        f"turn over TLS and a line of {line * 1e3:g} ms.",
+        columns=[
+            Column("µs a hit"),
+            Column("µs a hit" + IN_TURN),
+            Column("µs a hit" + AFTER_IDLE),
+            Column(f"of {TASKS} tasks served", 0),
+            Column("of these held up by the slow dial", 0),
+            Column("ms to a websocket", 1),
+        ],
+        rows={OURS: row(OURS), LIVEKIT: row(LIVEKIT), A_DIAL: [*["-"] * 5, row(A_DIAL)[-1]]},
+    )
+
+
+MEASUREMENT = Measurement(__name__, "pool", steps, combine)
+
+
+async def by_hand(role: str, port: int | None) -> None:
+    (step,) = [one for one in steps(quick=False) if one.arguments["role"] == role]
+    async with reach(port=port) as far:
+        found = await measure(far, lambda _: None, **step.arguments)
+        step = Step(step.arguments, far.rtt)
+    print(as_text(combine([(step, found)])))
 
 
 async def soak() -> None:
@@ -233,103 +284,23 @@ def report(cycles: int, seconds: float, pool: ConnectionPool, gateway: Gateway) 
         f"{gateway.open_sockets} open at the gateway, "
         f"{len(list(Path('/proc/self/fd').iterdir()))} descriptors, "
         f"{len(asyncio.all_tasks())} tasks, "
-        f"{resident_kib()} KiB, {figures.dialed} dials",
+        f"{resident() // 1024} KiB, {figures.dialed} dials",
         flush=True,
     )
 
 
-def resident_kib() -> int:
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * resource.getpagesize() // 1024
-
-
-def serve() -> None:
-    authority = trustme.CA()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(os.environ["WAN_FAR"]).configure_cert(context)
-    authority.cert_pem.write_to_path(os.environ["POOL_BENCH_CA"])
-    app = web.Application()
-    app.router.add_get("/v1/echo", _echo)
-    web.run_app(
-        app,
-        host=os.environ["WAN_FAR"],
-        port=int(os.environ["WAN_PORT"]),
-        ssl_context=context,
-        print=None,
-        access_log=None,
-    )
-
-
-async def _echo(request: web.Request) -> web.WebSocketResponse:
-    ws = web.WebSocketResponse()
-    await ws.prepare(request)
-    async for message in ws:
-        await ws.send_str(message.data)
-    return ws
-
-
-async def turns() -> None:
-    round_trip = float(os.environ["WAN_RTT"])
-    url = f"wss://{os.environ['WAN_FAR']}:{os.environ['WAN_PORT']}/v1/echo"
-    trusted = ssl.create_default_context(cafile=os.environ["POOL_BENCH_CA"])
-    connector = aiohttp.TCPConnector(ssl=trusted)
-    async with aiohttp.ClientSession(connector=connector) as session:
-        dial = partial(InferenceConnection, session, url)
-
-        async def our_turn() -> float:
-            started = time.monotonic()
-            async with ours.acquire() as connection:
-                taken = time.monotonic() - started
-                await _say(connection.ws)
-            return taken
-
-        async def their_turn() -> float:
-            started = time.monotonic()
-            async with theirs.connection(timeout=10.0) as ws:
-                taken = time.monotonic() - started
-                await _say(ws)
-            return taken
-
-        async def dialled_turn() -> float:
-            started = time.monotonic()
-            async with dial() as ws:
-                taken = time.monotonic() - started
-                await _say(ws)
-            return taken
-
-        theirs = livekit_pool(lambda _: session.ws_connect(url))
-        async with ConnectionPool(dial) as ours:
-            for name, turn in (
-                ("agent_conn's pool", our_turn),
-                ("LiveKit's pool", their_turn),
-                ("a dial per turn", dialled_turn),
-            ):
-                first, *rest = [await _after_a_pause(turn) for _ in range(TURNS)]
-                print(
-                    f"{name}: first turn {first:.4f} s, then {statistics.median(rest):.4f} s "
-                    f"({statistics.median(rest) / round_trip:.2f} round trips), "
-                    f"at most {max(rest):.4f} s"
-                )
-        await theirs.aclose()
-
-
-async def _after_a_pause(turn: Callable[[], Awaitable[float]]) -> float:
-    await asyncio.sleep(0.2)
-    return await turn()
-
-
-async def _say(ws: WebSocket) -> None:
-    await ws.send_str("hello")
-    await ws.receive_str()
-
-
 def main() -> None:
-    roles = {"hit": hit, "slow": slow, "soak": soak, "turns": turns}
     role = sys.argv[1] if len(sys.argv) == 2 else ""
     if role == "server":
-        serve()
-    elif role in roles:
-        asyncio.run(roles[role]())
+        host = os.environ.get("WAN_FAR", "127.0.0.1")
+        asyncio.run(serve(host, int(os.environ.get("WAN_PORT", DEFAULT_PORT)), tls=True))
+    elif role == "soak":
+        asyncio.run(soak())
+    elif role == "turns":
+        asyncio.run(by_hand(role, None))
+    elif role in ROLES:
+        with far_process() as port:
+            asyncio.run(by_hand(role, port))
     else:
         sys.exit(__doc__)
 

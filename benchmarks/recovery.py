@@ -1,17 +1,15 @@
 """How long audio stands still after a drop: this package beside its neighbours.
 
+    python -m benchmarks --only recovery
     python benchmarks/recovery.py                       both ends here, over loopback
     python benchmarks/recovery.py server                at the far end of a line
     python benchmarks/recovery.py client                at the near end
 
-The server listens on $WAN_FAR:$WAN_PORT, with a control port above it; $WAN_RTT is the line's
-round trip in seconds. Each client streams 50 ms chunks of audio over TLS until the gateway
-resets the connection; the gateway then measures until the first audio of the next one. One
-round trip of that is the line's: the reset's way out and the audio's way in. What remains is
-from the drop being seen to audio being sent again, and is what the table shows. In the second
-column the first redial is rejected with a 503.
-
-A neighbour that is not installed is left out, and named.
+The ends find each other as in ``benchmarks/far.py``. Each client streams 50 ms chunks of audio
+over TLS until the gateway resets the connection; the gateway then measures until the first audio
+of the next one. One round trip of that is the line's: the reset's way out and the audio's way in.
+What remains is from the drop being seen to audio being sent again, and is what the table shows.
+In its last columns the first redial is rejected with a 503.
 """
 
 from __future__ import annotations
@@ -19,14 +17,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
-import contextlib
 import json
 import logging
 import os
-import ssl
 import statistics
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -34,90 +29,32 @@ from typing import Any
 import aiohttp
 
 from agent_conn import InferenceConnection, ReplayBuffer, reconnect
-from agent_conn.gateway import Gateway, Reject, Reset
+from benchmarks.far import DEFAULT_PORT, PATIENCE, Far, far_process, reach, serve
+from benchmarks.line import missing
+from benchmarks.measurement import Measurement, Outcomes, Step, Tell, counted
+from benchmarks.peers import NOT_INSTALLED, version
+from benchmarks.render import as_text
+from benchmarks.results import Cell, Column, Result
 
 CHUNK_SECONDS = 0.05
 CHUNK = bytes(1600)
 AUDIO = json.dumps({"type": "input_audio", "audio": base64.b64encode(CHUNK).decode()})
 SETTINGS = {"sample_rate": "16000", "encoding": "pcm_s16le", "extra": {}}
 CREATE = json.dumps({"type": "session.create", "settings": SETTINGS})
-MESSAGES_OF_A_FLOW = 6
-PATIENCE = 30.0
-
-
-class Server:
-    """The gateway, and a control port that tells it what to do."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self._gateway = Gateway(host=host, port=port, tls=True)
-        self._host, self._port = host, port
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Serve while entered."""
-        control = await asyncio.start_server(self._control, self._host, self._port + 1)
-        async with control, self._gateway:
-            yield
-
-    async def _control(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while line := await reader.readline():
-            asked = json.loads(line)
-            answer: object = None
-            with contextlib.suppress(TimeoutError):
-                answer = await getattr(self, asked.pop("do"))(**asked)
-            writer.write(json.dumps(answer).encode() + b"\n")
-            await writer.drain()
-        writer.close()
-
-    async def certificate(self) -> str:
-        """The authority to trust, as PEM."""
-        context = self._gateway.client_ssl
-        ders = context.get_ca_certs(binary_form=True) if context is not None else []
-        return "".join(map(ssl.DER_cert_to_PEM_cert, ders))
-
-    async def flowing(self) -> bool:
-        """Wait until audio flows."""
-        gateway = self._gateway
-        await gateway.wait_until(
-            lambda: any(one.messages_received >= MESSAGES_OF_A_FLOW for one in gateway.connections),
-            PATIENCE,
-        )
-        return True
-
-    async def drop(self, *, rejections: int) -> float:
-        """Reset what is open; the seconds until audio came on another connection."""
-        gateway, old = self._gateway, self._gateway.connections
-        if rejections:
-            gateway.inject(Reject(503), rejections)
-        now = asyncio.get_running_loop().time
-        dropped = now()
-        for connection in old:
-            connection.inject(Reset())
-        await gateway.wait_until(
-            lambda: any(one.messages_received > 1 for one in gateway.connections if one not in old),
-            PATIENCE,
-        )
-        return now() - dropped
-
-    async def idle(self) -> bool:
-        """Wait until the last client has gone."""
-        self._gateway.withdraw_faults()
-        await self._gateway.wait_idle(PATIENCE)
-        return True
+LINE = 0.08
 
 
 @dataclass
 class Target:
-    """Where the clients dial, and whom they trust."""
+    """Where the clients dial, and the session for those that take one."""
 
-    authority: str
-    context: ssl.SSLContext
+    far: Far
     session: aiohttp.ClientSession
 
     @property
     def stt(self) -> str:
         """The websocket's URL."""
-        return f"wss://{self.authority}/v1/stt"
+        return self.far.url("/v1/stt")
 
 
 async def stream(send: Callable[[str], Awaitable[object]]) -> None:
@@ -160,7 +97,7 @@ async def pump_websockets(target: Target) -> None:
         async for _ in ws:
             pass
 
-    async for ws in connect(target.stt, ssl=target.context, proxy=None):
+    async for ws in connect(target.stt, ssl=target.far.context, proxy=None):
         writing = asyncio.create_task(stream(ws.send))
         try:
             await ws.send(CREATE)
@@ -183,7 +120,7 @@ async def pump_pipecat(target: Target) -> None:
 
         async def _connect_websocket(self) -> None:
             self._websocket = await self._websocket_connect(
-                target.stt, ssl=target.context, proxy=None
+                target.stt, ssl=target.far.context, proxy=None
             )
             await self._websocket.send(CREATE)
 
@@ -223,7 +160,7 @@ async def pump_livekit(target: Target) -> None:
 
     stt = inference.STT(
         model="deepgram/nova-3",
-        base_url=f"https://{target.authority}/v1",
+        base_url=target.far.base_url,
         api_key="key",
         api_secret="secret-of-the-benchmark-of-32-bytes",  # noqa: S106  (of no account)
         sample_rate=16_000,
@@ -251,83 +188,102 @@ PUMPS: dict[str, Callable[[Target], Awaitable[None]]] = {
 }
 
 
-class Control:
-    """The client's end of the control port."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
-
-    async def ask(self, do: str, **what: object) -> Any:  # noqa: ANN401  (JSON)
-        """Have the server do it; its answer, None where it lost its patience."""
-        self._writer.write(json.dumps({"do": do, **what}).encode() + b"\n")
-        return json.loads(await self._reader.readline())
-
-
 async def one_round(
-    control: Control, pump: Callable[[Target], Awaitable[None]], target: Target, rejections: int
+    far: Far, pump: Callable[[Target], Awaitable[None]], target: Target, rejections: int
 ) -> float | None:
+    """Seconds from a drop to audio again, the line's round trip taken off."""
     pumping = asyncio.ensure_future(pump(target))
-    flowing = asyncio.create_task(control.ask("flowing"))
+    flowing = asyncio.create_task(far.ask("flowing"))
     await asyncio.wait({pumping, flowing}, return_when=asyncio.FIRST_COMPLETED)
     if pumping.done():
         await flowing
         await pumping
-    gap: float | None = await control.ask("drop", rejections=rejections)
+    gap: float | None = await far.ask("drop", rejections=rejections)
     pumping.cancel()
     await asyncio.gather(pumping, return_exceptions=True)
-    await control.ask("idle")
-    return gap
+    await far.ask("idle")
+    return None if gap is None else gap - far.rtt
 
 
-def tell(gaps: list[float | None], rtt: float) -> str:
-    """The median and the worst, less the line's round trip."""
-    back = [gap - rtt for gap in gaps if gap is not None]
-    if len(back) < len(gaps):
-        return f"not back within {PATIENCE:g} s, {len(gaps) - len(back)} of {len(gaps)}"
-    middle, worst = statistics.median(back), max(back)
-    trips = f" = {middle / rtt:.2f} round trips" if rtt else ""
-    return f"{1000 * middle:.0f} ms{trips}, worst {1000 * worst:.0f} ms"
+Gaps = list[float | None]
 
 
-async def client(host: str, port: int, rtt: float, rounds: int) -> None:
-    reader, writer = await asyncio.open_connection(host, port + 1)
-    control = Control(reader, writer)
-    context = ssl.create_default_context(cadata=await control.ask("certificate"))
-    print(f"round trip {1000 * rtt:g} ms, TLS, {rounds} rounds; median")
-    print(f"{'':16}{'after a drop':42}after a drop and a 503")
-    connector = aiohttp.TCPConnector(ssl=context)
+async def measure(far: Far, tell: Tell, *, rounds: int) -> dict[str, list[Gaps]]:
+    """By peer, the gaps after a drop, and after a drop and a rejection."""
+    connector = aiohttp.TCPConnector(ssl=far.context or True)
     async with aiohttp.ClientSession(connector=connector) as session:
-        target = Target(f"{host}:{port}", context, session)
-        for name, pump in PUMPS.items():
-            try:
-                told = []
-                for rejections in (0, 1):
-                    gaps = [
-                        await one_round(control, pump, target, rejections) for _ in range(rounds)
-                    ]
-                    told.append(tell(gaps, rtt))
-                print(f"{name:16}{told[0]:42}{told[1]}", flush=True)
-            except ImportError as error:
-                print(f"{name:16}not installed: {error.name}", flush=True)
-    writer.close()
+        target = Target(far, session)
+        found: dict[str, list[Gaps]] = {name: [[], []] for name in PUMPS if version(name)}
+        for _ in counted(rounds, tell):
+            for name, columns in found.items():
+                for rejections, gaps in enumerate(columns):
+                    gaps.append(await one_round(far, PUMPS[name], target, rejections))
+    return found
 
 
-async def main() -> None:
+def steps(*, quick: bool) -> list[Step]:
+    if quick:
+        return [Step({"rounds": 1}, tls=True)]
+    return [Step({"rounds": 5}, LINE if missing() is None else 0.0, tls=True)]
+
+
+def combine(outcomes: Outcomes) -> Result:
+    ((step, found),) = outcomes
+    return Result(
+        name="recovery",
+        title="From a drop to audio again",
+        note=f"Over TLS and a line of {step.round_trip * 1e3:g} ms, whose round trip is taken off; "
+        "the gateway resets the connection, and rejects the first redial with a 503 in the last "
+        f"two columns. Rounds: {step.arguments['rounds']}.",
+        columns=[
+            Column(f"{which} ms after a {what}", 0)
+            for what in ("drop", "drop and a 503")
+            for which in ("median", "worst")
+        ],
+        rows={
+            name: [cell for gaps in found[name] for cell in summary(gaps)]
+            if name in found
+            else [NOT_INSTALLED] * 4
+            for name in PUMPS
+        },
+    )
+
+
+def summary(gaps: Gaps) -> list[Cell]:
+    """The median and the worst, in milliseconds."""
+    back = [gap * 1e3 for gap in gaps if gap is not None]
+    if len(back) < len(gaps):
+        lost = f"{len(gaps) - len(back)} of {len(gaps)} not back in {PATIENCE:g} s"
+        return [statistics.median(back) if back else lost, lost]
+    return [statistics.median(back), max(back)]
+
+
+MEASUREMENT = Measurement(__name__, "recovery after a drop", steps, combine)
+
+
+async def by_hand(port: int | None, rounds: int) -> None:
+    async with reach(port=port) as far:
+        found = await measure(far, lambda _: None, rounds=rounds)
+        step = Step({"rounds": rounds}, far.rtt, tls=True)
+    print(as_text(combine([(step, found)])))
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(description="Measure how fast audio flows after a drop.")
     parser.add_argument("role", nargs="?", choices=("server", "client"))
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
-    host, port = os.environ.get("WAN_FAR", "127.0.0.1"), int(os.environ.get("WAN_PORT", "18443"))
-    rtt = float(os.environ.get("WAN_RTT", "0"))
-    if options.role == "client":
-        await client(host, port, rtt, options.rounds)
-        return
-    async with Server(host, port).running():
-        if options.role == "server":
-            await asyncio.Event().wait()
-        await client(host, port, rtt, options.rounds)
+    if options.role == "server":
+        host = os.environ.get("WAN_FAR", "127.0.0.1")
+        port = int(os.environ.get("WAN_PORT", DEFAULT_PORT))
+        asyncio.run(serve(host, port, tls=True))
+    elif options.role == "client":
+        asyncio.run(by_hand(None, options.rounds))
+    else:
+        with far_process(tls=True) as port:
+            asyncio.run(by_hand(port, options.rounds))
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()

@@ -1,5 +1,6 @@
 """How a gateway is dialled by a million clients that lose it at once. Simulated, not measured.
 
+    python -m benchmarks --only storm
     python benchmarks/storm.py --clients 1000000 --outage 60
 
 Every client has a proven connection at second 0, when the gateway goes away; a dial during
@@ -20,9 +21,13 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 
 from agent_conn import RetryPolicy
+from benchmarks.far import Far
+from benchmarks.measurement import Measurement, Outcomes, Step, Tell
+from benchmarks.results import Cell, Column, Curves, Result
 
 BARS = " ▁▂▃▄▅▆▇█"
 PLOTTED_SECONDS = 100
+CLIENTS, OUTAGE = 1_000_000, 60.0
 Random = Callable[[], float]
 
 
@@ -90,31 +95,84 @@ def plot(load: Load, clients: int) -> str:
     return "".join(BARS[min(8, math.ceil(8 * height / most))] for height in heights)
 
 
+POLICIES = {
+    "agent_conn": agent_conn,
+    "livekit-agents": livekit,
+    "websockets": websockets,
+    "pipecat-ai": pipecat,
+}
+
+
+async def measure(_: Far, tell: Tell, *, clients: int, outage: float) -> dict[str, list[Cell]]:
+    """By policy, its figures, followed by its dials in each second that is plotted."""
+    found: dict[str, list[Cell]] = {}
+    for done, (name, delays) in enumerate(POLICIES.items()):
+        tell(done / len(POLICIES))
+        load = simulate(delays, clients, outage)
+        dials, peak, ratio, last = load.figures(outage)
+        gave_up = 100 * load.lost / clients
+        seconds = (load.by_second[second] for second in range(PLOTTED_SECONDS))
+        found[name] = [dials, peak, ratio, last, gave_up, *seconds]
+    return found
+
+
+def steps(*, quick: bool) -> list[Step]:
+    return [Step({"clients": 10_000 if quick else CLIENTS, "outage": OUTAGE})]
+
+
+def combine(outcomes: Outcomes) -> Result:
+    ((step, found),) = outcomes
+    columns = [
+        Column("dials", 0),
+        Column("peak second after the outage", 0),
+        Column("peak by mean", 1),
+        Column("last second of a dial", 0),
+        Column("% gave up", 1),
+    ]
+    plotted = list(range(PLOTTED_SECONDS))
+    return Result(
+        name="storm",
+        title="Clients that lose their gateway at once",
+        note=f"{step.arguments['clients']:,} of them, {step.arguments['outage']:g} s without a "
+        "gateway; simulated from the policies of the releases that the file names.",
+        columns=columns,
+        rows={name: cells[: len(columns)] for name, cells in found.items()},
+        curves=Curves(
+            "second",
+            "dials a second",
+            {name: (plotted, cells[len(columns) :]) for name, cells in found.items()},
+            "y",
+        ),
+    )
+
+
+MEASUREMENT = Measurement(__name__, "storm", steps, combine)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Simulate the redials after an outage.")
-    parser.add_argument("--clients", type=int, default=1_000_000)
-    parser.add_argument("--outage", type=float, nargs="*", default=[3.0, 60.0], help="seconds")
+    parser.add_argument("--clients", type=int, default=CLIENTS)
+    parser.add_argument("--outage", type=float, nargs="*", default=[3.0, OUTAGE], help="seconds")
     options = parser.parse_args()
-    policies = (agent_conn, livekit, websockets, pipecat)
     for outage in options.outage:
         began = time.perf_counter()
-        loads = {one.__name__: simulate(one, options.clients, outage) for one in policies}
+        loads = {name: simulate(one, options.clients, outage) for name, one in POLICIES.items()}
         spent = time.perf_counter() - began
         print(f"\n{options.clients:,} clients, {outage:g} s without a gateway ({spent:.0f} s)\n")
-        print("policy       dials        peak second   peak/mean  last second  gave up")
-        print("             in all       after it      after it   of a dial")
+        print("policy           dials        peak second   peak/mean  last second  gave up")
+        print("                 in all       after it      after it   of a dial")
         for name, load in loads.items():
             dials, peak, ratio, last = load.figures(outage)
             lost = load.lost / options.clients
-            print(f"{name:12} {dials:<12,} {peak:<13,} {ratio:<10.1f} {last:<12} {lost:.2%}")
-        print("\nsecond       " + "".join(f"{name:>12}" for name in loads))
+            print(f"{name:16} {dials:<12,} {peak:<13,} {ratio:<10.1f} {last:<12} {lost:.2%}")
+        print("\nsecond       " + "".join(f"{name:>16}" for name in loads))
         shown = sorted({*range(12), *range(int(outage) - 2, int(outage) + 24, 2)})
         for second in shown:
-            row = "".join(f"{load.by_second[second]:12,}" for load in loads.values())
+            row = "".join(f"{load.by_second[second]:16,}" for load in loads.values())
             print(f"{second:<13}{row}")
         print(f"\ndials a second, 0 to {PLOTTED_SECONDS} s, in logarithms")
         for name, load in loads.items():
-            print(f"{name:12} {plot(load, options.clients)}")
+            print(f"{name:16} {plot(load, options.clients)}")
 
 
 if __name__ == "__main__":

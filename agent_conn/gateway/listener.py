@@ -9,7 +9,8 @@ import logging
 import socket
 from collections.abc import Callable
 
-BACKLOG = 512
+# Those of thousands that dial at once and find no place dial again after 1 s, 3 s, 7 s, ...
+BACKLOG = 4096
 ACCEPTS_PER_WAKE = 64
 EXHAUSTED_PAUSE = 0.2
 MAX_FILLERS = 64

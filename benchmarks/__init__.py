@@ -1,0 +1,1 @@
+"""What the package costs and saves, beside its neighbours: ``python -m benchmarks``."""
