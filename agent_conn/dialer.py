@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
+from asyncio.trsock import TransportSocket
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from http import HTTPStatus
@@ -50,6 +52,7 @@ class Attempt:
         # Held here and not in locals: its repr, which a traceback may show, has the URL.
         self._response: aiohttp.ClientResponse | None = None
         self._transport: asyncio.Transport | None = None
+        self._socket: TransportSocket | None = None
 
     async def open(self, *, prepare: Prepare, identify: Identify, pre_dial: bool) -> OpenWebSocket:
         """Open the websocket.
@@ -184,7 +187,8 @@ class Attempt:
 
     def _note_connected(self, connection: Connection) -> None:
         self._progress.connected = asyncio.get_running_loop().time()
-        self._transport = connection.transport
+        self._transport = transport = connection.transport
+        self._socket = None if transport is None else transport.get_extra_info("socket")
 
     def _refusal(self, response: aiohttp.ClientResponse) -> ConnectError | None:
         """Why ``response`` is not the answer that was asked for, or None."""
@@ -235,5 +239,11 @@ class Attempt:
         # Not left to aiohttp, whose close waits 30 s for a TLS peer's close_notify.
         if self._transport is not None:
             self._transport.abort()
+        if self._socket is not None:
+            # aiohttp has closed a connection twice where the answer was no HTTP, and then
+            # asyncio's TLS transport has forgotten what to abort. uvloop's sockets take no
+            # shutdown, and say so by a TypeError.
+            with suppress(OSError, TypeError):
+                self._socket.shutdown(socket.SHUT_RDWR)
         if self._response is not None:
             self._response.close()

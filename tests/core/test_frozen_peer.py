@@ -12,8 +12,9 @@ import pytest
 from matrix.proxy import FaultProxy
 from support import Room
 
-from agent_conn import ConnectTimeout, Ending, InferenceConnection
+from agent_conn import ConnectTimeout, Ending, HandshakeInvalid, InferenceConnection
 from agent_conn.gateway import Gateway, StallInHandshake
+from agent_conn.gateway.certificates import make_contexts
 
 
 @dataclass
@@ -104,3 +105,28 @@ async def until_pre_dialed(connection: InferenceConnection) -> None:
 
 async def _open(connection: InferenceConnection) -> object:
     return await connection
+
+
+async def test_a_peer_that_talks_nonsense_and_then_nothing_keeps_no_socket() -> None:
+    server_ssl, client_ssl = await asyncio.to_thread(make_contexts, "127.0.0.1")
+    client_left = asyncio.Event()
+
+    async def talk_nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        transport = writer.transport
+        assert isinstance(transport, asyncio.Transport)
+        # It will not see the client's end of TLS, and so never answer it.
+        transport.pause_reading()
+        writer.write(b"\0nonsense\r\n\r\n")
+        await client_left.wait()
+        transport.abort()
+
+    server = await asyncio.start_server(talk_nonsense, "127.0.0.1", 0, ssl=server_ssl)
+    port = server.sockets[0].getsockname()[1]
+    async with server, FaultProxy(port) as proxy:
+        connector = aiohttp.TCPConnector(limit=1, ssl=client_ssl)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            with pytest.raises(HandshakeInvalid):
+                await InferenceConnection(session, f"wss://127.0.0.1:{proxy.port}/")
+            await proxy.until_clients_have_left(2.0)
+        client_left.set()
