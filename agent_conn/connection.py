@@ -36,7 +36,7 @@ from agent_conn.record import (
     read_trace_headers,
     tell,
 )
-from agent_conn.settings import DialSettings, TlsSetting, check_sources, check_wait
+from agent_conn.settings import TlsSetting, check_sources, check_wait, settings_of
 from agent_conn.sources import IdentitySource, TokenSource, mint, read_identity
 
 logger: logging.Logger = logging.getLogger("agent_conn")
@@ -124,7 +124,7 @@ class InferenceConnection:
                 trace_headers,
             )
             self._connect_wait = check_wait(connect_wait)
-            self._settings = DialSettings(
+            self._settings = settings_of(
                 url=url,
                 headers=headers,
                 header_names=header_names,

@@ -31,6 +31,14 @@ async def refusal(
     return str(refused.value)
 
 
+async def test_arguments_that_equal_good_ones_are_checked_all_the_same(
+    session: aiohttp.ClientSession, untouched: Gateway
+) -> None:
+    InferenceConnection(session, untouched.url(), open_timeout=1.0)
+    message = await refusal(session, untouched.url(), {"open_timeout": True})
+    assert message.startswith("open_timeout ")
+
+
 @pytest.mark.parametrize("name", ["open_timeout", "close_timeout", "heartbeat", "connect_wait"])
 @pytest.mark.parametrize("value", [-1, math.nan, math.inf, 10**400, "2", True, [1]])
 async def test_a_time_that_is_no_time_is_refused_by_name(
