@@ -17,14 +17,14 @@ BATCH = 50
 
 
 class IdleFor(Enum):
-    """What the pool does with an idle connection depends on how long its last loans were apart."""
+    """How a connection came to be idle before its peer went away."""
 
     FIRST_TIME = 1
-    """Nobody reads it yet."""
+    """Returned from its first loan."""
     A_MOMENT = 2
-    """Nobody reads it yet, and it was looked at before."""
+    """Lent and returned again at once."""
     A_WHILE = 3
-    """It is read."""
+    """Likewise, after the pool's clock had gone on."""
 
 
 async def lend(pool: ConnectionPool, count: int) -> list[InferenceConnection]:
