@@ -77,7 +77,7 @@ class Attempt:
             proxy = self._settings.proxy or own.proxies.get(origin)
             # A connector with force_close closes what is handed back to it.
             if pre_dial and not connector.force_close:
-                self._pre_dial = self._start_pre_dial(connector, proxy)
+                self._pre_dial = self._start_pre_dial(own.connecting, proxy)
             await prepare()
             if self._pre_dial is not None:
                 await self._pre_dial.finish()
@@ -95,10 +95,10 @@ class Attempt:
         # Raised here and not above: its context would be aiohttp's exception.
         raise failure
 
-    def _start_pre_dial(self, connector: aiohttp.BaseConnector, proxy: URL | None) -> PreDial:
+    def _start_pre_dial(self, session: aiohttp.ClientSession, proxy: URL | None) -> PreDial:
         settings = self._settings
         return PreDial(
-            connector,
+            session,
             settings.url.origin(),
             ssl=settings.ssl,
             proxy=proxy,

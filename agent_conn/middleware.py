@@ -11,7 +11,7 @@ from yarl import URL
 from agent_conn.attribution import REDIRECTS, Origins, RequestAttribution
 from agent_conn.errors import HandshakeInvalid
 from agent_conn.identity import DEFAULT_HEADER_NAMES, HeaderNames
-from agent_conn.own_session import request_proxy
+from agent_conn.own_session import own_session, request_proxy
 from agent_conn.pre_dial import PreDial, Progress
 from agent_conn.readiness import RoomConnected
 from agent_conn.record import ConnectionRecord, seconds_between
@@ -165,7 +165,7 @@ class _Passage:
         if connector is None or connector.force_close or request.method != "GET":
             return None
         return PreDial(
-            connector,
+            own_session(request.session).connecting,
             request.url.origin(),
             ssl=request.ssl,
             proxy=request_proxy(request),

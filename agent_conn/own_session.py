@@ -1,8 +1,9 @@
-"""The session that dials for one of the caller's, which it stands beside.
+"""The sessions that dial for one of the caller's, which they stand beside.
 
 aiohttp's ``ws_connect`` takes no middleware, and a session takes none after it was made. So
 each of the caller's sessions gets one beside it that shares its connector, cookies and trace
-configs, and hands every request to the guard of the dial that made it.
+configs, and hands every request to the guard of the dial that made it. A second one only
+connects.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class TrackedRequest(aiohttp.ClientRequest):
 
 
 class OwnSession:
-    """The session beside ``caller``, and the proxies that ``caller`` would use."""
+    """The sessions beside ``caller``, and the proxies that ``caller`` would use."""
 
     def __init__(self, caller: aiohttp.ClientSession) -> None:
         self.client: aiohttp.ClientSession = aiohttp.ClientSession(
@@ -56,6 +57,13 @@ class OwnSession:
             request_class=TrackedRequest,
             middlewares=(_hand_to_guard,),
         )
+        self.connecting: aiohttp.ClientSession = aiohttp.ClientSession(
+            connector=caller.connector,
+            connector_owner=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=_NO_TIMEOUT,
+        )
+        """For requests that are only made to connect, which the trace configs do not see."""
         self.proxies: dict[URL, URL | None] = {}
         """The proxy that ``caller`` would use, by origin, as far as ``find_proxy`` was asked."""
 
@@ -78,11 +86,12 @@ _beside: WeakKeyDictionary[aiohttp.ClientSession, OwnSession] = WeakKeyDictionar
 
 
 def own_session(caller: aiohttp.ClientSession) -> OwnSession:
-    """The session beside ``caller``, made on first use and given up with ``caller``."""
+    """The sessions beside ``caller``, made on first use and given up with ``caller``."""
     own = _beside.get(caller)
     if own is None:
         own = _beside[caller] = OwnSession(caller)
         finalize(caller, own.client.detach)
+        finalize(caller, own.connecting.detach)
     return own
 
 

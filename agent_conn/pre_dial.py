@@ -39,14 +39,14 @@ class PreDial:
 
     def __init__(
         self,
-        connector: aiohttp.BaseConnector,
+        session: aiohttp.ClientSession,
         origin: URL,
         *,
         ssl: TlsSetting,
         proxy: URL | None,
         progress: Progress,
     ) -> None:
-        self._connector = connector
+        self._session = session
         self._progress = progress
         self._connection: Connection | None = None
         self._task = asyncio.create_task(self._dial(origin, ssl, proxy), name="agent_conn.pre_dial")
@@ -80,28 +80,25 @@ class PreDial:
 
     async def _dial(self, origin: URL, ssl: TlsSetting, proxy: URL | None) -> None:
         progress, time = self._progress, asyncio.get_running_loop().time
-        session = aiohttp.ClientSession(
-            connector=self._connector,
-            connector_owner=False,
-            timeout=_UNBOUNDED,
-            middlewares=(self._connect,),
-        )
+
+        # A middleware is the public way to a request, which the connector asks for. No method:
+        # mocks deep-copy what a request is given, and with a method all that it belongs to.
+        async def connect(request: aiohttp.ClientRequest, _: Handler) -> aiohttp.ClientResponse:
+            connector = request.session.connector
+            assert connector is not None
+            self._connection = await connector.connect(request, [], _UNBOUNDED)
+            raise _Connected
+
         progress.dials += 1
         progress.pre_dial_started = time()
         try:
-            await session.get(origin, ssl=ssl, proxy=proxy)
+            await self._session.get(origin, ssl=ssl, proxy=proxy, middlewares=(connect,))
         except _Connected:
             pass
         except Exception as error:
             logger.debug("pre_dial_failed", extra={"error": type(error).__name__})
         finally:
             progress.pre_dial_ended = time()
-            session.detach()
-
-    async def _connect(self, request: aiohttp.ClientRequest, _: Handler) -> aiohttp.ClientResponse:
-        # A middleware is the public way to a request, which the connector asks for.
-        self._connection = await self._connector.connect(request, [], _UNBOUNDED)
-        raise _Connected
 
     def _close(self) -> None:
         if self._connection is None:

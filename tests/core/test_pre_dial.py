@@ -177,6 +177,24 @@ async def test_two_that_wait_for_one_room_each_keep_their_own(room: Room) -> Non
             await connection.aclose()
 
 
+async def test_waiting_makes_no_further_session(
+    line: Line, room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with line.dial():
+        pass
+    make, made = aiohttp.ClientSession.__init__, []
+
+    def note(session: aiohttp.ClientSession, **options: Any) -> None:
+        made.append(session)
+        make(session, **options)
+
+    monkeypatch.setattr(aiohttp.ClientSession, "__init__", note)
+    connection = line.dial(room_connected=room.connected, connect_wait=0.05)
+    async with connection:
+        assert connection.record.pre_dialed
+    assert made == []
+
+
 async def test_a_connector_that_keeps_nothing_alive_is_not_pre_dialled(room: Room) -> None:
     connector = aiohttp.TCPConnector(force_close=True)
     async with Gateway() as gateway, aiohttp.ClientSession(connector=connector) as session:
