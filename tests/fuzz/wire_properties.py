@@ -94,7 +94,8 @@ class Stage:
         self._errors.seen.clear()
         self._runner.run(within())
         assert self._errors.seen == []
-        assert asyncio.all_tasks(self._runner.get_loop()) == self._resting
+        changed = asyncio.all_tasks(self._runner.get_loop()) ^ self._resting
+        assert not changed, f"{len(changed)} tasks were left, or ended: {next(iter(changed))}"
 
     def dial(self, url: str | None = None, **options: Any) -> InferenceConnection:
         return InferenceConnection(
@@ -102,6 +103,8 @@ class Stage:
             url or self.gateway.url("/v1/echo"),
             open_timeout=BOUND / 2,
             close_timeout=0.2,
+            # aiohttp arms it once more after a close, and pings in a task of its own.
+            heartbeat=None,
             **options,
         )
 
