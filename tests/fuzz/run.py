@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -90,6 +91,8 @@ def main() -> None:
     parser.add_argument("--engine", choices=engines, default="hypothesis")
     parser.add_argument("--only", action="append", choices=names, metavar="PROPERTY")
     options = parser.parse_args()
+    if options.engine == "atheris" and find_spec("atheris") is None:
+        parser.error("--engine atheris needs it installed: pip install atheris")
     chosen = options.only or names
     share = options.minutes * 60 / len(chosen)
     failed = []
