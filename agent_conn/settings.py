@@ -255,7 +255,7 @@ def _parse(name: str, url: object) -> URL:
     try:
         parsed = URL(url)
         parsed.port  # noqa: B018  (yarl looks at the port only when asked)
-    except ValueError:
+    except (ValueError, IndexError):  # the second, in yarl 1.25, for "[]@" as the authority
         parsed = None
     # Raised here and not above: yarl's own error, which would be the context, has the URL.
     if parsed is None:

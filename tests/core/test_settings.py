@@ -65,6 +65,7 @@ async def test_a_bound_of_zero_is_refused(session: aiohttp.ClientSession, name: 
         (f"wss://host:port/{SECRET}", "cannot be parsed"),
         (f"wss://host:99999/{SECRET}", "cannot be parsed"),
         (f"wss://[::1/{SECRET}", "cannot be parsed"),
+        (f"wss://[]@/{SECRET}", "cannot be parsed"),
         (None, "neither str nor yarl.URL"),
         (b"wss://host/", "neither str nor yarl.URL"),
     ],
