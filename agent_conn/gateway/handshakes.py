@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
+
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from agent_conn.identity import AgentIdentity, AttributionLevel, HeaderNames
 
@@ -32,8 +33,8 @@ class Handshake:
     """The path without its query."""
     model: str | None
     """The `model` of the query."""
-    headers: Mapping[str, str]
-    """The request's headers as they were spelled; a credential's value is `<redacted>`."""
+    headers: CIMultiDictProxy[str]
+    """The request's headers, by name in any case; a credential's value is `<redacted>`."""
     identity: AgentIdentity
     session_id: str | None
     socket_number: int
@@ -68,13 +69,13 @@ class Handshake:
             self.answered_at = now
 
 
-def redact_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
+def redact_headers(headers: Mapping[str, str]) -> CIMultiDictProxy[str]:
     """Return a read-only copy in which the values of credentials are replaced."""
-    return MappingProxyType(
-        {
-            name: REDACTED if name.lower() in SECRET_HEADERS else value
+    return CIMultiDictProxy(
+        CIMultiDict(
+            (name, REDACTED if name.lower() in SECRET_HEADERS else value)
             for name, value in headers.items()
-        }
+        )
     )
 
 

@@ -116,9 +116,8 @@ class Entry:
     def request(self, handshake: Handshake) -> None:
         """The request has come."""
         self.handshake = handshake
-        headers = {name.lower(): value for name, value in handshake.headers.items()}
-        self.user_agent = headers.get("user-agent", "")
-        self._asked_upgrade = "upgrade" in headers
+        self.user_agent = handshake.headers.get("User-Agent", "")
+        self._asked_upgrade = "Upgrade" in handshake.headers
         self.touch()
 
     def open(self, connection: Connection) -> None:

@@ -137,6 +137,19 @@ async def test_a_handshake_is_recorded_without_credentials(
     assert "tell-no-one" not in repr(handshake)
 
 
+async def test_headers_are_found_in_any_case_and_each_of_those_that_are_repeated() -> None:
+    sent = [("LOCATION", ""), ("X-Hop", "1"), ("X-Hop", "2"), ("COOKIE", "id=tell-no-one")]
+    async with (
+        Gateway() as gateway,
+        aiohttp.ClientSession() as session,
+        session.ws_connect(gateway.url("/v1/echo"), headers=sent),
+    ):
+        headers = gateway.handshakes[0].headers
+    assert headers["LOCATION"] == headers["location"] == ""
+    assert headers.getall("x-hop") == ["1", "2"]
+    assert headers["cookie"] == "<redacted>"
+
+
 async def test_no_credential_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with Gateway(api_key="key", api_secret=SECRET) as gateway:
