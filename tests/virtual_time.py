@@ -65,11 +65,21 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             self._clock.quiet = lambda: False
 
 
-async def settle() -> None:
-    """``VirtualLoop.settle`` of the running loop."""
+def _virtual_loop() -> VirtualLoop:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
-    await loop.settle()
+    return loop
+
+
+async def settle() -> None:
+    """``VirtualLoop.settle`` of the running loop."""
+    await _virtual_loop().settle()
+
+
+async def elapse(seconds: float) -> None:
+    """Let virtual time pass, and all that happens in it. On a real clock this fails."""
+    _virtual_loop()
+    await asyncio.sleep(seconds)
 
 
 def in_virtual_time(main: Callable[[], Coroutine[Any, Any, T]], grace: float = GRACE) -> T:

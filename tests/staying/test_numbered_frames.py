@@ -11,7 +11,7 @@ from functools import partial
 
 import aiohttp
 import pytest
-from virtual_time import in_virtual_time, until_idle
+from virtual_time import elapse, in_virtual_time, until_idle
 
 from agent_conn import (
     InferenceConnection,
@@ -197,7 +197,7 @@ async def stream(
             async for frame in numbered(frames):
                 if live:
                     pump.buffer.put_nowait(frame, size=FRAME_BYTES, seconds=FRAME_SECONDS)
-                    await asyncio.sleep(FRAME_SECONDS)
+                    await elapse(FRAME_SECONDS)
                 else:
                     await pump.buffer.put(frame, size=FRAME_BYTES, seconds=FRAME_SECONDS)
             pump.buffer.end()

@@ -9,7 +9,7 @@ from functools import partial
 
 import aiohttp
 import pytest
-from virtual_time import in_virtual_time, settle, until_idle
+from virtual_time import elapse, in_virtual_time, settle, until_idle
 
 from agent_conn import InferenceConnection, Reconnector, reconnect
 from agent_conn.gateway import Gateway
@@ -42,13 +42,13 @@ async def live_through_an_outage() -> tuple[int, list[float]]:
             following += [asyncio.create_task(follow(one)) for one in loops[start : start + BATCH]]
             await settle()
         assert before.open_sockets == LOOPS
-        await asyncio.sleep(30.0)
+        await elapse(30.0)
         lost_at = time()
         await before.aclose()
-        await asyncio.sleep(OUTAGE - (time() - lost_at))
+        await elapse(OUTAGE - (time() - lost_at))
         async with Gateway(port=before.port) as after:
             back_at = time()
-            await asyncio.sleep(60.0)
+            await elapse(60.0)
             connected = after.open_sockets
             dials = [shake.request_at - back_at for shake in after.handshakes]
             await asyncio.gather(*(one.aclose() for one in loops), *following)

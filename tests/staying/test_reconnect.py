@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from staying_bench import Bench, converse, listen, now, on_the_bench
 from support import Room
-from virtual_time import settle
+from virtual_time import elapse, settle
 
 from agent_conn import (
     AgentIdentity,
@@ -172,7 +172,7 @@ def test_a_muted_caller_never_runs_out_of_budget() -> None:
         async def hang_up() -> None:
             for sockets in range(1, 31):
                 await bench.gateway.wait_until(lambda: bench.gateway.accepted == sockets, 60)  # noqa: B023
-                await asyncio.sleep(11.0)
+                await elapse(11.0)
                 bench.gateway.connections[-1].inject(CloseWith(1011))
 
         hanging_up = asyncio.create_task(hang_up())
@@ -193,7 +193,7 @@ def test_a_connection_that_ended_unseen_is_not_proven_by_the_time_the_body_took(
     async def scenario(bench: Bench) -> None:
         bench.gateway.inject(AcceptAndClose(1011), times=None)
         with pytest.raises(RetriesExhausted):
-            await follow(bench.loop(), lambda: asyncio.sleep(100.0))
+            await follow(bench.loop(), lambda: elapse(100.0))
 
     on_the_bench(scenario)
 

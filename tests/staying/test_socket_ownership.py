@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from support import Room
-from virtual_time import VirtualLoop
+from virtual_time import VirtualLoop, elapse
 
 from agent_conn import (
     AgentConnError,
@@ -100,7 +100,7 @@ class Sockets(RuleBasedStateMachine):
     @rule(waits=st.sampled_from([0.0, 2.0, None]), by_itself=st.booleans(), drains=st.booleans())
     def dial(self, waits: float | None, by_itself: bool, drains: bool) -> None:
         async def drain(_: InferenceConnection) -> None:
-            await asyncio.sleep(3.0)
+            await elapse(3.0)
 
         factory = partial(
             InferenceConnection,
@@ -191,7 +191,7 @@ class Sockets(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.3, 1.0, 5.0, 16.0]))
     def time_passes(self, seconds: float) -> None:
-        self.run(asyncio.sleep(seconds))
+        self.run(elapse(seconds))
 
     @invariant()
     def the_sockets_are_those_that_are_owned(self) -> None:

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from staying_bench import Bench, converse, listen, now, on_the_bench
 from support import Room
-from virtual_time import settle, until_idle
+from virtual_time import elapse, settle, until_idle
 
 from agent_conn import (
     AgentIdentity,
@@ -309,7 +309,7 @@ def test_off_it_upgrades_only_when_asked() -> None:
         loop = bench.loop(**late(room))
         async for _ in loop:
             room.connected.set()
-            await asyncio.sleep(60.0)
+            await elapse(60.0)
             break
         await loop.aclose()
         assert len(bench.made) == 1
