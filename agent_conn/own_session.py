@@ -29,6 +29,7 @@ timers of the connection would keep that one, and the dial with it, for the conn
 logger: logging.Logger = logging.getLogger("agent_conn")
 
 _NO_TIMEOUT = aiohttp.ClientTimeout(total=None)
+"""``open_timeout`` bounds a dial, and the wait a pre-dial while it runs beside it."""
 
 
 class TrackedRequest(aiohttp.ClientRequest):

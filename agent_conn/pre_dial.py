@@ -13,9 +13,6 @@ from agent_conn.settings import Handler, TlsSetting
 
 logger: logging.Logger = logging.getLogger("agent_conn")
 
-_UNBOUNDED = aiohttp.ClientTimeout(total=None)
-"""The wait bounds a pre-dial while it runs beside it, ``open_timeout`` after that."""
-
 
 class Progress:
     """How far one attempt has come. Times are of the loop's clock, in seconds."""
@@ -86,7 +83,7 @@ class PreDial:
         async def connect(request: aiohttp.ClientRequest, _: Handler) -> aiohttp.ClientResponse:
             connector = request.session.connector
             assert connector is not None
-            self._connection = await connector.connect(request, [], _UNBOUNDED)
+            self._connection = await connector.connect(request, [], request.session.timeout)
             raise _Connected
 
         progress.dials += 1
