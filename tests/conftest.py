@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -12,6 +13,11 @@ from support import Line, Room, open_line
 import agent_conn
 import agent_conn.testing
 from agent_conn.gateway import Gateway
+
+
+def pytest_sessionstart() -> None:
+    """A shell's background job ignores Ctrl-C, and what the tests start would inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
