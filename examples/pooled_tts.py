@@ -1,8 +1,6 @@
 """Ten sentences, each a turn of its own, spoken over one connection that a pool keeps warm.
 
 python examples/pooled_tts.py --url https://gateway.example/v1 --wav speech.wav
-
-The token is taken from LIVEKIT_INFERENCE_TOKEN.
 """
 
 from __future__ import annotations
@@ -10,18 +8,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
-import json
-import os
-import wave
 from collections.abc import Iterable
 from functools import partial
 
 import aiohttp
+from audio import write_wav
+from command_line import gateway_parser, run, service_url, token_source
+from duplex import GatewayError, receive
+from tts_pump import SAMPLE_RATE, SILENCE_SECONDS, create_session
 
-from agent_conn import ConnectionPool, InferenceConnection, PoolStatistics
+from agent_conn import ConnectionPool, InferenceConnection, PoolStatistics, TokenSource
 
-SAMPLE_RATE = 24_000
-SILENCE_SECONDS = 30.0
 SENTENCES = (
     "Good morning.",
     "Your table is booked for seven.",
@@ -36,62 +33,55 @@ SENTENCES = (
 )
 
 
-async def create_session(ws: aiohttp.ClientWebSocketResponse) -> None:
-    """Begin a session; a connection's `on_open`, so once for each dial."""
-    settings = {"sample_rate": str(SAMPLE_RATE), "encoding": "pcm_s16le", "extra": {}}
-    await ws.send_json({"type": "session.create", **settings})
-
-
 async def say(pool: ConnectionPool, sentence: str) -> bytes:
     """Have one sentence spoken; return it as pcm_s16le mono.
 
     Raises:
-        AgentConnError: no connection could be had.
-        RuntimeError: it ended, or the gateway reported an error, before all was spoken.
-        TimeoutError: the gateway fell silent.
+        AgentConnError: no connection could be had, or it was lost.
+        GatewayError: the gateway reports an error, falls silent, or ends before all was spoken.
     """
     pcm = bytearray()
-    async with pool.acquire() as connection, asyncio.timeout(SILENCE_SECONDS):
+    async with pool.acquire() as connection:
         # What came since the last turn belongs to none.
         pool.early(connection)
         text = {"type": "input_transcript", "transcript": sentence}
         await connection.ws.send_json(text | {"generation_config": {}, "extra": {}})
         await connection.ws.send_json({"type": "session.flush"})
-        async for frame in connection.ws:
-            match json.loads(frame.data):
-                case {"type": "output_audio", "audio": str(audio)}:
-                    pcm += base64.b64decode(audio)
-                case {"type": "done"}:
-                    return bytes(pcm)
-                case {"type": "error", **details}:
-                    raise RuntimeError(f"the gateway reports an error: {details.get('message')}")
-    raise RuntimeError("the connection ended before all was spoken")
+        try:
+            async with asyncio.timeout(SILENCE_SECONDS):
+                while (message := await receive(connection)) is not None:
+                    match message:
+                        case {"type": "output_audio", "audio": str(audio)}:
+                            pcm += base64.b64decode(audio)
+                        case {"type": "done"}:
+                            return bytes(pcm)
+        except TimeoutError:
+            raise GatewayError(f"not spoken in {SILENCE_SECONDS:g} s") from None
+        raise GatewayError("the gateway ended before all was spoken")
 
 
-async def speak(url: str, sentences: Iterable[str]) -> tuple[bytes, PoolStatistics]:
+async def speak(
+    url: str, sentences: Iterable[str], *, token: TokenSource | None = None
+) -> tuple[bytes, PoolStatistics]:
     """Speak one sentence after another; return the audio and what the pool did for it."""
-    token = os.environ.get("LIVEKIT_INFERENCE_TOKEN") or None
     async with aiohttp.ClientSession() as session:
-        tts = f"{url.rstrip('/')}/tts?model=auto"
-        dial = partial(InferenceConnection, session, tts, token=token, on_open=create_session)
+        begin = partial(create_session, sample_rate=SAMPLE_RATE)
+        tts = service_url(url, "tts")
+        dial = partial(InferenceConnection, session, tts, token=token, on_open=begin)
         async with ConnectionPool(dial) as pool:
             pool.prewarm()
             audio = [await say(pool, sentence) for sentence in sentences]
             return b"".join(audio), pool.statistics()
 
 
-def main() -> None:
-    """Speak into a WAV file."""
-    parser = argparse.ArgumentParser(description="Speak ten sentences into a WAV file.")
-    parser.add_argument("--url", required=True, help="base URL of a gateway")
-    parser.add_argument("--wav", required=True, metavar="FILE", help="where the speech goes")
-    options = parser.parse_args()
-    pcm, did = asyncio.run(speak(options.url, SENTENCES))
-    with wave.open(options.wav, "wb") as file:
-        file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
-        file.writeframes(pcm)
-    print(f"{did.acquired} sentences over {did.dialed} dial: {len(pcm) / 2 / SAMPLE_RATE:.1f} s")
+async def _speak_to_file(options: argparse.Namespace) -> None:
+    pcm, did = await speak(options.url, SENTENCES, token=token_source(options))
+    await asyncio.to_thread(write_wav, options.wav, pcm, SAMPLE_RATE)
+    seconds = len(pcm) / 2 / SAMPLE_RATE
+    print(f"{did.acquired} sentences over {did.dialed} dial: {seconds:.1f} s in {options.wav}")
 
 
 if __name__ == "__main__":
-    main()
+    parser = gateway_parser("Speak ten sentences into a WAV file.")
+    parser.add_argument("--wav", required=True, metavar="FILE", help="where the speech goes")
+    run(_speak_to_file, parser)

@@ -626,6 +626,19 @@ async def test_one_pump_speaks_into_a_file_and_the_other_transcribes_it(
     assert heard.out.splitlines() == ["(so)", "(so it)", "(so it is)", "so it is"]
 
 
+async def test_the_pool_speaks_into_a_file_at_a_gateway_that_wants_a_token(
+    tmp_path: Path, loop_reports: list[dict[str, Any]]
+) -> None:
+    recording = tmp_path / "speech.wav"
+    async with Gateway(api_key=KEY, api_secret=SECRET) as gateway:
+        spoken = await run("pooled_tts.py", *at(gateway), "--wav", str(recording))
+        refused = await run("pooled_tts.py", "--url", gateway.base_url, "--wav", str(recording))
+    assert (spoken.status, spoken.err) == (0, "")
+    assert spoken.out.startswith("10 sentences over 1 dial")
+    assert refused.status == 1
+    assert refused.err == "pooled_tts.py: the gateway answered 401 Unauthorized\n"
+
+
 async def test_two_traced_calls_show_their_drop_and_redial_in_a_trace_each() -> None:
     outcome = await run("traced_calls.py")
     assert (outcome.status, outcome.err) == (0, "")

@@ -3,8 +3,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from duplex import GatewayError
 from pooled_tts import SENTENCES, speak
 
+from agent_conn import ConnectionLost
 from agent_conn.gateway import CloseWith, Gateway
 
 
@@ -20,5 +22,11 @@ async def test_ten_sentences_are_spoken_over_one_dial(
 
 async def test_a_connection_that_ends_amid_a_sentence_is_told_of(gateway: Gateway) -> None:
     gateway.inject(CloseWith(1011, after_messages=2))
-    with pytest.raises(RuntimeError, match="before all was spoken"):
+    with pytest.raises(ConnectionLost, match="1011"):
+        await speak(gateway.base_url, SENTENCES)
+
+
+async def test_a_close_in_order_amid_a_sentence_is_told_of(gateway: Gateway) -> None:
+    gateway.inject(CloseWith(1000, after_messages=2))
+    with pytest.raises(GatewayError, match="before all was spoken"):
         await speak(gateway.base_url, SENTENCES)
