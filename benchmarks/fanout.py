@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 from agent_conn import InferenceConnection
-from benchmarks.far import Far, raise_descriptor_limit
+from benchmarks.far import RARE_COLLECTIONS, Far, raise_descriptor_limit
 from benchmarks.measurement import Measurement, Outcomes, Step, Tell, counted, pick
 from benchmarks.peers import BARE, IDENTITY, OURS, PEERS, TOKEN, place
 from benchmarks.results import Cell, Column, Curves, Result, Target
@@ -33,8 +33,6 @@ SPARE_DESCRIPTORS = 200
 OPEN_TIMEOUT = 60.0
 MOST_OF_A_THOUSAND = 1.25
 RARELY = f"{OURS}, collecting rarely"
-RARE_COLLECTIONS = (700, 10, 1_000)
-"""Thresholds of ``gc.set_threshold``: the last is a hundred times Python 3.11's."""
 
 
 @dataclass

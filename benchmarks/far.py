@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import random
@@ -45,6 +46,8 @@ from agent_conn.gateway import (
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_PORT = 18443
 PATIENCE = 30.0
+RARE_COLLECTIONS = (700, 10, 1_000)
+"""Thresholds of ``gc.set_threshold``: the last is a hundred times Python 3.11's."""
 TRIES = 50
 MESSAGES_OF_A_FLOW = 6
 OPEN_FAULTS: dict[str, Fault] = {
@@ -222,11 +225,18 @@ class Far:
 async def reach(
     host: str | None = None, port: int | None = None, rtt: float | None = None
 ) -> AsyncIterator[Far]:
-    """Talk to the far end, by default the one that the environment names."""
+    """Talk to the far end, by default the one that the environment names.
+
+    Raises:
+        SystemExit: none answers there.
+    """
     host = host or os.environ.get("WAN_FAR", "127.0.0.1")
     port = port or int(os.environ.get("WAN_PORT", DEFAULT_PORT))
     rtt = float(os.environ.get("WAN_RTT", "0")) if rtt is None else rtt
-    reader, writer = await asyncio.open_connection(host, port + 1)
+    try:
+        reader, writer = await asyncio.open_connection(host, port + 1)
+    except OSError as error:
+        raise SystemExit(f"no far end at {host}, port {port + 1}: {error.strerror}") from None
     try:
         writer.write(b'{"do": "certificate"}\n')
         certificate = json.loads(await reader.readline())
@@ -291,6 +301,8 @@ def raise_descriptor_limit() -> int:
 async def serve(host: str, port: int, *, tls: bool, until_eof: bool = False) -> None:
     """Serve until cancelled, or with ``until_eof`` until who started this closes its end."""
     raise_descriptor_limit()
+    # What is measured is the near end, which a full collection here would hold up.
+    gc.set_threshold(*RARE_COLLECTIONS)
     for left in reversed(range(1 if port else TRIES)):
         try:
             async with FarEnd(host, port, tls=tls).running() as bound:
