@@ -149,7 +149,7 @@ def _median(costs: list[dict[str, float]]) -> Cost:
 
 
 def steps(*, quick: bool) -> list[Step]:
-    rounds, sizes = (1, SIZES[:2]) if quick else (3, SIZES)
+    rounds, sizes = (1, SIZES[:2]) if quick else (5, SIZES)
     return [
         Step({"peer": peer, "size": size}) for _ in range(rounds) for size in sizes for peer in WAYS
     ]
