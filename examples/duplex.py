@@ -52,6 +52,13 @@ async def receive(connection: InferenceConnection) -> dict[str, Any] | None:
     return None if message.get("type") == "session.closed" else message
 
 
+async def ask(ws: aiohttp.ClientWebSocketResponse, sentence: str) -> None:
+    """Have one sentence spoken; its audio and a `done` follow."""
+    message = {"type": "input_transcript", "transcript": sentence}
+    await ws.send_json(message | {"generation_config": {}, "extra": {}})
+    await ws.send_json({"type": "session.flush"})
+
+
 async def converse(
     connection: InferenceConnection,
     read: Coroutine[Any, Any, None],

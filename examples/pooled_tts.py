@@ -14,7 +14,7 @@ from functools import partial
 import aiohttp
 from audio import write_wav
 from command_line import gateway_parser, run, service_url, token_source
-from duplex import GatewayError, receive
+from duplex import GatewayError, ask, receive
 from tts_pump import SAMPLE_RATE, SILENCE_SECONDS, create_session
 
 from agent_conn import ConnectionPool, InferenceConnection, PoolStatistics, TokenSource
@@ -44,9 +44,7 @@ async def say(pool: ConnectionPool, sentence: str) -> bytes:
     async with pool.acquire() as connection:
         # What came since the last turn belongs to none.
         pool.early(connection)
-        text = {"type": "input_transcript", "transcript": sentence}
-        await connection.ws.send_json(text | {"generation_config": {}, "extra": {}})
-        await connection.ws.send_json({"type": "session.flush"})
+        await ask(connection.ws, sentence)
         try:
             async with asyncio.timeout(SILENCE_SECONDS):
                 while (message := await receive(connection)) is not None:

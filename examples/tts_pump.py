@@ -14,7 +14,7 @@ from functools import partial
 import aiohttp
 from audio import write_wav
 from command_line import gateway_parser, run, service_url, token_source, words
-from duplex import GatewayError, once, receive
+from duplex import GatewayError, ask, once, receive
 from staying import converse_over
 
 from agent_conn import InferenceConnection, Reconnector, ReplayBuffer, reconnect
@@ -61,9 +61,7 @@ async def speak(
 
     async def write(ws: aiohttp.ClientWebSocketResponse) -> None:
         async for sentence in buffer:
-            message = {"type": "input_transcript", "transcript": sentence}
-            await ws.send_json(message | {"generation_config": {}, "extra": {}})
-            await ws.send_json({"type": "session.flush"})
+            await ask(ws, sentence)
         while buffer.statistics.pending:
             progress.clear()
             try:
