@@ -28,7 +28,7 @@ from playwright.async_api import Page, async_playwright
 
 from agent_conn import AgentIdentity
 from agent_conn.gateway import Gateway, Inspector
-from agent_conn.gateway.protocol import InputAudio, to_json
+from agent_conn.gateway.sessions.protocol import InputAudio, to_json
 
 FRAMES_A_SECOND = 50
 FRAME = to_json(InputAudio(bytes(range(256)) * 6 + bytes(64)))

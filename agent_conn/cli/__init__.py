@@ -13,8 +13,8 @@ try:
 except ImportError:
     sys.exit("agent-conn needs typer and rich: pip install 'agent-conn[cli]'")
 
-from agent_conn.cli.gateway import serve_gateway
-from agent_conn.cli.probe import PROBE_HELP, PROBE_SETTINGS, probe
+from agent_conn.cli.gateway.command import serve_gateway
+from agent_conn.cli.probe.command import PROBE_HELP, PROBE_SETTINGS, probe
 
 app: typer.Typer = typer.Typer(
     name="agent-conn",

@@ -7,9 +7,7 @@ need ``agent-conn[cli]``, real speech ``agent-conn[speech]``.
 
 from __future__ import annotations
 
-from agent_conn.gateway.connection import Connection
-from agent_conn.gateway.espeak import Voice
-from agent_conn.gateway.faults import (
+from agent_conn.gateway.faults.kinds import (
     FAULTS,
     AcceptAndClose,
     BadAccept,
@@ -32,12 +30,12 @@ from agent_conn.gateway.faults import (
     UnaskedExtension,
     UnaskedSubprotocol,
 )
-from agent_conn.gateway.handshakes import Handshake
-from agent_conn.gateway.inspector import Inspector
-from agent_conn.gateway.local_speech import LocalSpeech
-from agent_conn.gateway.scripted import ScriptedEngine
-from agent_conn.gateway.server import Gateway
-from agent_conn.gateway.speech import (
+from agent_conn.gateway.inspector.pages import Inspector
+from agent_conn.gateway.server.gateway import Gateway
+from agent_conn.gateway.server.handshakes import Handshake
+from agent_conn.gateway.server.tokens import InvalidToken, mint_token, verify_token
+from agent_conn.gateway.sessions.connection import Connection
+from agent_conn.gateway.speech.engine import (
     Recognizer,
     SpeechEngine,
     SpeechFailed,
@@ -46,7 +44,9 @@ from agent_conn.gateway.speech import (
     Transcript,
     Word,
 )
-from agent_conn.gateway.tokens import InvalidToken, mint_token, verify_token
+from agent_conn.gateway.speech.espeak import Voice
+from agent_conn.gateway.speech.local import LocalSpeech
+from agent_conn.gateway.speech.scripted import ScriptedEngine
 
 __all__ = [
     "FAULTS",

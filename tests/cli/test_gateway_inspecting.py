@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from gateway_process import gateway_process, run
 
-from agent_conn.cli.inspecting import inspector_for
+from agent_conn.cli.gateway.inspecting import inspector_for
 from agent_conn.gateway import Inspector
 
 TOKEN = "canary-inspector-token"

@@ -10,10 +10,10 @@ import socket
 import pytest
 from rich.console import Console
 
-from agent_conn.cli.activity import line_of, shown_activity
-from agent_conn.cli.credentials import Credentials
+from agent_conn.cli.gateway.activity import line_of, shown_activity
+from agent_conn.cli.gateway.credentials import Credentials
+from agent_conn.cli.gateway.port_holder import explain, holders
 from agent_conn.cli.plain import plain
-from agent_conn.cli.port_holder import explain, holders
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from agent_conn import ConnectTimeout, DialFailed, HandshakeRejected
-from agent_conn.cli.probing.advice import advise, clock_skew
-from agent_conn.cli.probing.findings import (
+from agent_conn.cli.probe.advice import advise, clock_skew
+from agent_conn.cli.probe.findings import (
     Attempt,
     Certificate,
     Failure,

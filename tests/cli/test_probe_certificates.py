@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from probing import WITH_TOKEN, Probe
 
-from agent_conn.cli.probing.certificates import read_certificate
+from agent_conn.cli.probe.certificates import read_certificate
 
 NOW = datetime.now(UTC)
 DAY = timedelta(days=1)

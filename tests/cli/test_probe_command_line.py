@@ -14,7 +14,7 @@ from probing import KEY, SECRET, WITH_TOKEN, Probe
 from yarl import URL
 
 from agent_conn import AttributionLevel, ConfigurationError
-from agent_conn.cli.probing.target import find_credentials, make_identity, shown, websocket_url
+from agent_conn.cli.probe.target import find_credentials, make_identity, shown, websocket_url
 from agent_conn.gateway import Gateway, Reject, StallInHandshake
 
 NOWHERE = "wss://127.0.0.1:1/v1"

@@ -12,7 +12,7 @@ import pytest
 from canary import ECHO, TOKEN
 from probing import KEY, SECRET, WITH_TOKEN, Probe, authority_file, with_query
 
-from agent_conn.cli.probing import greeting
+from agent_conn.cli.probe import greeting
 from agent_conn.gateway import (
     AcceptAndClose,
     BadAccept,

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from agent_conn import ConnectTimeout
 from agent_conn.cli.plain import plain_lines
-from agent_conn.cli.probing.findings import (
+from agent_conn.cli.probe.findings import (
     Attempt,
     Certificate,
     Failure,
@@ -21,9 +21,9 @@ from agent_conn.cli.probing.findings import (
     Target,
     Tls,
 )
-from agent_conn.cli.probing.page import print_page
-from agent_conn.cli.probing.progress import LINE_SECONDS, ProgressReport
-from agent_conn.cli.probing.waterfall import milliseconds, place_bars
+from agent_conn.cli.probe.page import print_page
+from agent_conn.cli.probe.status_line import LINE_SECONDS, ProgressReport
+from agent_conn.cli.probe.waterfall import milliseconds, place_bars
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 HOSTILE = "a\x1b]0;title\x07[red]b[/nope]\u202ec\r"

@@ -14,7 +14,7 @@ from support import Room
 
 from agent_conn import ConnectTimeout, Ending, HandshakeInvalid, InferenceConnection
 from agent_conn.gateway import Gateway, StallInHandshake
-from agent_conn.gateway.certificates import make_contexts
+from agent_conn.gateway.server.certificates import make_contexts
 
 
 @dataclass

@@ -20,7 +20,7 @@ from agent_conn import (
 )
 from agent_conn.failures import MAX_BODY, read_retry_after, rejected
 from agent_conn.gateway import FAULTS, Fault, InvalidToken, mint_token, verify_token
-from agent_conn.gateway.protocol import Kind, ProtocolError, parse_client_message, to_json
+from agent_conn.gateway.sessions.protocol import Kind, ProtocolError, parse_client_message, to_json
 from agent_conn.settings import check_headers, check_seconds, check_url
 
 KEY, SECRET = "fuzz-key", "fuzz-secret-of-thirty-two-bytes!!"

@@ -21,7 +21,7 @@ from agent_conn.gateway import (
     StallAtTLS,
     Transcript,
 )
-from agent_conn.gateway.protocol import InputAudio, SttCreate, to_json
+from agent_conn.gateway.sessions.protocol import InputAudio, SttCreate, to_json
 
 if TYPE_CHECKING:
     from gateway.conftest import Client

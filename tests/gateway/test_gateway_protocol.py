@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agent_conn.gateway import Transcript, Word
-from agent_conn.gateway.protocol import (
+from agent_conn.gateway.sessions.protocol import (
     ClientMessage,
     InputAudio,
     InputTranscript,

@@ -4,7 +4,7 @@ from math import pi, sin
 
 import pytest
 
-from agent_conn.gateway.resample import Resampler, decode_samples, encode_samples, resample
+from agent_conn.gateway.speech.resample import Resampler, decode_samples, encode_samples, resample
 
 
 def tone(hertz: float, rate: int, seconds: float = 0.25) -> bytes:

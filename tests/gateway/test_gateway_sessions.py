@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 
 from agent_conn.gateway import Gateway, ScriptedEngine
-from agent_conn.gateway.protocol import (
+from agent_conn.gateway.sessions.protocol import (
     InputAudio,
     InputTranscript,
     SessionClose,

@@ -22,8 +22,7 @@ from agent_conn.gateway import (
     SpeechUnavailable,
     Transcript,
 )
-from agent_conn.gateway.espeak import Voice
-from agent_conn.gateway.protocol import (
+from agent_conn.gateway.sessions.protocol import (
     InputAudio,
     InputTranscript,
     SessionClose,
@@ -35,7 +34,8 @@ from agent_conn.gateway.protocol import (
     split_audio,
     to_json,
 )
-from agent_conn.gateway.sphinx_worker import HEADER, LENGTH, SAMPLE_RATE, serve
+from agent_conn.gateway.speech.espeak import Voice
+from agent_conn.gateway.speech.sphinx_worker import HEADER, LENGTH, SAMPLE_RATE, serve
 
 pytest.importorskip("pocketsphinx")
 pytest.importorskip("espeakng_loader")

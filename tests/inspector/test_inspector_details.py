@@ -9,7 +9,13 @@ from canary import COOKIE, QUERY, TOKEN, WORKER_TOKEN
 from inspecting import details_of, dial, events_of
 
 from agent_conn.gateway import Gateway
-from agent_conn.gateway.protocol import InputAudio, InputTranscript, SttCreate, TtsCreate, to_json
+from agent_conn.gateway.sessions.protocol import (
+    InputAudio,
+    InputTranscript,
+    SttCreate,
+    TtsCreate,
+    to_json,
+)
 
 
 async def test_credentials_reach_no_answer_of_the_inspector(

@@ -14,7 +14,7 @@ from support import Room
 
 from agent_conn import AgentIdentity, HandshakeRejected, InferenceConnection, reconnect
 from agent_conn.gateway import Gateway, Inspector
-from agent_conn.gateway.protocol import (
+from agent_conn.gateway.sessions.protocol import (
     InputAudio,
     InputTranscript,
     SessionFinalize,

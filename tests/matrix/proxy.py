@@ -7,8 +7,8 @@ import socket
 from collections.abc import Callable
 from typing import Self
 
-from agent_conn.gateway.listener import Listener
-from agent_conn.gateway.sockets import LINGER_AND_RESET, Changes
+from agent_conn.gateway.server.listener import Listener
+from agent_conn.gateway.server.sockets import LINGER_AND_RESET, Changes
 
 HOST = "127.0.0.1"
 WINDOW = 65_536

@@ -1,0 +1,1 @@
+"""`agent-conn gateway`: the local gateway as a command."""

@@ -1,0 +1,109 @@
+"""Open one connection as users do, and measure it."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import aiohttp
+from yarl import URL
+
+from agent_conn.cli.probe.failing import explain, outcome_of
+from agent_conn.cli.probe.findings import Attempt, Step, Tls
+from agent_conn.cli.probe.greeting import Greeting, request_for
+from agent_conn.cli.probe.marks import Marks, format_peers
+from agent_conn.cli.probe.resolver import UnhurriedResolver
+from agent_conn.cli.probe.secrets import Secrets
+from agent_conn.cli.probe.tls import read_unverified
+from agent_conn.connection import InferenceConnection
+from agent_conn.errors import ConnectError
+from agent_conn.identity import AgentIdentity
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Dial:
+    """What each connection of a probe is opened with; no repr shows it. ``timeout`` in seconds."""
+
+    url: URL
+    token: Callable[[], str] | None
+    identity: AgentIdentity
+    timeout: float
+    context: ssl.SSLContext | None
+    insecure: bool
+    secrets: Secrets
+
+
+async def attempt(dial: Dial) -> Attempt:
+    """Open a connection of its own to the end of its first message, and close it.
+
+    Raises:
+        ConfigurationError: `dial` is wrong, nothing was sent.
+    """
+    clock = asyncio.get_running_loop().time
+    marks, greeting = Marks(clock, dial.context), Greeting(request_for(dial.url))
+    error: ConnectError | None = None
+    async with _session(marks) as session:
+        connection = _connection(session, dial, greeting)
+        began = clock()
+        try:
+            await connection.open()
+        except ConnectError as raised:
+            error = raised
+        finally:
+            ended = clock()
+            await connection.aclose()
+    marks.answered(connection.record.upgraded)
+    if greeting.received is not None:
+        marks.greeted(connection.record.opened)
+    elif error is None:
+        # The time in which nothing was said is no part of the opening.
+        ended = marks.ended[Step.UPGRADE]
+    failure = None
+    if error is not None:
+        failure = explain(error, marks, ended=ended, timeout=dial.timeout, secrets=dial.secrets)
+    return Attempt(
+        outcome=outcome_of(failure),
+        seconds=marks.lengths(),
+        total=ended - began,
+        addresses=format_peers(marks.peers),
+        first_message=None if greeting.received is None else dial.secrets.hide(greeting.received),
+        tls=await _tls(marks, dial.url),
+        failure=failure,
+    )
+
+
+def _session(marks: Marks) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(
+            resolver=UnhurriedResolver(), use_dns_cache=False, socket_factory=marks.make_socket
+        ),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trace_configs=[marks.trace_config()],
+    )
+
+
+def _connection(
+    session: aiohttp.ClientSession, dial: Dial, greeting: Greeting
+) -> InferenceConnection:
+    return InferenceConnection(
+        session,
+        dial.url,
+        identity=dial.identity,
+        token=dial.token,
+        on_open=greeting,
+        open_timeout=dial.timeout,
+        ssl=True if dial.context is None else dial.context,
+        allow_insecure=dial.insecure,
+    )
+
+
+async def _tls(marks: Marks, url: URL) -> Tls | None:
+    watch = marks.tls
+    if watch is None:
+        return None
+    if watch.agreed is not None or not isinstance(watch.error, ssl.SSLCertVerificationError):
+        return watch.agreed
+    host, port = marks.peers[-1]
+    return await read_unverified(host, port, url.host or host, watch.error.verify_message)

@@ -1,0 +1,1 @@
+"""How the gateway misbehaves, and what may be asked of it."""

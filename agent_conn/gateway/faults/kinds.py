@@ -1,0 +1,368 @@
+"""How a gateway can misbehave, and the plan of which connection meets which fault."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType, TracebackType
+from typing import ClassVar, Literal, Self, TypeAlias
+
+from agent_conn.errors import ConfigurationError
+from agent_conn.gateway.faults.checks import (
+    check_bytes,
+    check_count,
+    check_header_value,
+    check_headers,
+    check_reason,
+    check_status,
+    check_wire_code,
+)
+from agent_conn.settings import check_seconds
+
+
+class Stage(Enum):
+    """Where in a connection's life a fault is taken up."""
+
+    LISTENER = "listener"
+    ACCEPT = "accept"
+    REQUEST = "request"
+
+
+@dataclass(frozen=True, slots=True)
+class StallAtAccept:
+    """TCP connect hangs: the backlog is full and SYNs go unanswered.
+
+    In force from the injection until it is withdrawn, for every connect; `times` has no
+    meaning for it. Observed on Linux; elsewhere the connect may fail at once.
+    """
+
+    stage: ClassVar[Stage] = Stage.LISTENER
+
+
+@dataclass(frozen=True, slots=True)
+class StallAtTLS:
+    """TCP is accepted and then no byte is answered, so that TLS never completes."""
+
+    stage: ClassVar[Stage] = Stage.ACCEPT
+
+
+@dataclass(frozen=True, slots=True)
+class StallInHandshake:
+    """The HTTP request is read and never answered."""
+
+    stage: ClassVar[Stage] = Stage.REQUEST
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """The connection is reset (TCP RST) in `phase`.
+
+    accept: as soon as TCP is accepted. tls: after the peer's first bytes. handshake: after
+    the HTTP request. open: after the 101.
+    """
+
+    phase: Literal["accept", "tls", "handshake", "open"] = "open"
+
+    def __post_init__(self) -> None:
+        if self.phase not in ("accept", "tls", "handshake", "open"):
+            raise ConfigurationError("phase must be accept, tls, handshake or open")
+
+    @property
+    def stage(self) -> Stage:
+        """The stage that `phase` belongs to."""
+        return Stage.ACCEPT if self.phase in ("accept", "tls") else Stage.REQUEST
+
+
+@dataclass(frozen=True, slots=True)
+class DropHandshake:
+    """The HTTP request is read and the connection closed (TCP FIN) without an answer."""
+
+    stage: ClassVar[Stage] = Stage.REQUEST
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """The request is answered with bytes that are not HTTP, and the connection closed."""
+
+    data: bytes = b"\x00\xffthis is no HTTP\r\n\r\n"
+    stage: ClassVar[Stage] = Stage.REQUEST
+
+    def __post_init__(self) -> None:
+        check_bytes("data", self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """The request is answered with an HTTP error."""
+
+    status: int = 503
+    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    body: bytes = b""
+    stage: ClassVar[Stage] = Stage.REQUEST
+
+    def __post_init__(self) -> None:
+        check_status(self.status, 200, 599)
+        check_headers(self.headers)
+        check_bytes("body", self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """The request is answered with a redirect to `location`."""
+
+    location: str
+    status: int = 302
+    stage: ClassVar[Stage] = Stage.REQUEST
+
+    def __post_init__(self) -> None:
+        check_status(self.status, 300, 399)
+        check_header_value("location", self.location)
+
+
+@dataclass(frozen=True, slots=True)
+class BadAccept:
+    """The handshake is answered by a 101 with a wrong Sec-WebSocket-Accept."""
+
+    stage: ClassVar[Stage] = Stage.REQUEST
+
+
+@dataclass(frozen=True, slots=True)
+class UnaskedExtension:
+    """The 101 names a websocket extension that was not asked for."""
+
+    extension: str = "x-unasked"
+    stage: ClassVar[Stage] = Stage.REQUEST
+
+    def __post_init__(self) -> None:
+        check_header_value("extension", self.extension)
+
+
+@dataclass(frozen=True, slots=True)
+class UnaskedSubprotocol:
+    """The 101 names a subprotocol that was not asked for."""
+
+    subprotocol: str = "x-unasked"
+    stage: ClassVar[Stage] = Stage.REQUEST
+
+    def __post_init__(self) -> None:
+        check_header_value("subprotocol", self.subprotocol)
+
+
+@dataclass(frozen=True, slots=True)
+class NotWebSocket:
+    """The handshake is answered by a 200 with a body, as by a plain web server."""
+
+    body: bytes = b"this is no websocket"
+    stage: ClassVar[Stage] = Stage.REQUEST
+
+    def __post_init__(self) -> None:
+        check_bytes("body", self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptAndClose:
+    """The 101 is followed at once by a Close frame with `code`."""
+
+    code: int = 1011
+    stage: ClassVar[Stage] = Stage.REQUEST
+
+    def __post_init__(self) -> None:
+        check_wire_code(self.code)
+
+
+@dataclass(frozen=True, slots=True)
+class CloseWith:
+    """A Close frame with `code` and `reason` after `after_messages` messages of the peer."""
+
+    code: int
+    after_messages: int = 0
+    reason: str = ""
+    stage: ClassVar[Stage] = Stage.REQUEST
+
+    def __post_init__(self) -> None:
+        check_wire_code(self.code)
+        check_count("after_messages", self.after_messages)
+        check_reason(self.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class GoSilent:
+    """After `after_messages` messages the socket stays open and nothing is answered.
+
+    Not even a ping or a Close; what comes in is read and thrown away.
+    """
+
+    after_messages: int = 0
+    stage: ClassVar[Stage] = Stage.REQUEST
+
+    def __post_init__(self) -> None:
+        check_count("after_messages", self.after_messages)
+
+
+@dataclass(frozen=True, slots=True)
+class StopReading:
+    """After `after_messages` messages the socket is read no more, so that the sender blocks."""
+
+    after_messages: int = 0
+    stage: ClassVar[Stage] = Stage.REQUEST
+
+    def __post_init__(self) -> None:
+        check_count("after_messages", self.after_messages)
+
+
+@dataclass(frozen=True, slots=True)
+class IgnoreClose:
+    """A Close is ignored, and a message is sent every `interval` seconds for ever."""
+
+    interval: float = 0.02
+    stage: ClassVar[Stage] = Stage.REQUEST
+
+    def __post_init__(self) -> None:
+        check_seconds("interval", self.interval)
+
+
+@dataclass(frozen=True, slots=True)
+class DropAfter:
+    """TCP ends without a Close frame after `messages` messages of the peer.
+
+    By a FIN, or by a RST with `reset`.
+    """
+
+    messages: int = 0
+    reset: bool = False
+    stage: ClassVar[Stage] = Stage.REQUEST
+
+    def __post_init__(self) -> None:
+        check_count("messages", self.messages)
+
+
+OpenFault: TypeAlias = (
+    Reset | AcceptAndClose | CloseWith | GoSilent | StopReading | IgnoreClose | DropAfter
+)
+"""What can be done to a connection that is open."""
+
+Fault: TypeAlias = (
+    StallAtAccept
+    | StallAtTLS
+    | StallInHandshake
+    | DropHandshake
+    | Garbage
+    | Reject
+    | Redirect
+    | BadAccept
+    | UnaskedExtension
+    | UnaskedSubprotocol
+    | NotWebSocket
+    | OpenFault
+)
+
+FAULTS: tuple[type[Fault], ...] = (
+    StallAtAccept,
+    StallAtTLS,
+    StallInHandshake,
+    Reset,
+    DropHandshake,
+    Garbage,
+    Reject,
+    Redirect,
+    BadAccept,
+    UnaskedExtension,
+    UnaskedSubprotocol,
+    NotWebSocket,
+    AcceptAndClose,
+    CloseWith,
+    GoSilent,
+    StopReading,
+    IgnoreClose,
+    DropAfter,
+)
+"""Every fault."""
+
+
+def messages_before(fault: OpenFault) -> int:
+    """Return after how many messages of the peer an open connection's fault strikes."""
+    if isinstance(fault, DropAfter):
+        return fault.messages
+    if isinstance(fault, (CloseWith, GoSilent, StopReading)):
+        return fault.after_messages
+    return 0
+
+
+class Injection:
+    """One fault put into a plan, in force until it is used up or withdrawn.
+
+    As a context manager it is withdrawn on leaving.
+    """
+
+    def __init__(
+        self, fault: Fault, times: int | None, withdraw: Callable[[Injection], None]
+    ) -> None:
+        self.fault = fault
+        self.remaining = times
+        """How many connections it will still strike; None is all of them."""
+        self.struck = 0
+        """How many connections it has struck."""
+        self._withdraw = withdraw
+
+    def withdraw(self) -> None:
+        """Strike no further connection. Idempotent; connections already struck stay so."""
+        self._withdraw(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.withdraw()
+
+
+class FaultPlan:
+    """The faults that coming connections will meet, first in first out.
+
+    Only the first fault in line is ever taken up: one for the accept strikes the next TCP
+    connection, one for the request the next HTTP request, whichever connection it comes on.
+    """
+
+    def __init__(self) -> None:
+        self._line: deque[Injection] = deque()
+
+    def add(self, fault: Fault, times: int | None = 1) -> Injection:
+        """Put a fault at the end of the line, for `times` connections; None is all of them.
+
+        Raises:
+            ConfigurationError: `times` is below 1.
+        """
+        if times is not None and times < 1:
+            raise ConfigurationError("times must be at least 1, or None")
+        injection = Injection(fault, times, self.withdraw)
+        self._line.append(injection)
+        return injection
+
+    def take(self, stage: Stage) -> Fault | None:
+        """Take up the first fault in line if it belongs to `stage`."""
+        if not self._line or self._line[0].fault.stage is not stage:
+            return None
+        injection = self._line[0]
+        injection.struck += 1
+        if injection.remaining is not None:
+            injection.remaining -= 1
+            if not injection.remaining:
+                self._line.popleft()
+        return injection.fault
+
+    def withdraw(self, injection: Injection) -> None:
+        """Take an injection out of the line, if it is still in it."""
+        if injection in self._line:
+            self._line.remove(injection)
+            injection.remaining = 0
+
+    def clear(self) -> None:
+        """Take every injection out of the line."""
+        while self._line:
+            self._line.popleft().remaining = 0

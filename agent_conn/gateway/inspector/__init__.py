@@ -1,0 +1,1 @@
+"""The web page that shows connections and injects faults."""

@@ -1,0 +1,1 @@
+"""The gateway itself: sockets, TLS, HTTP, tokens and handshakes."""

@@ -1,0 +1,242 @@
+"""Answers HTTP requests: takes up faults, checks tokens, opens and serves websockets."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections import deque
+from http import HTTPStatus
+
+from aiohttp import hdrs, web
+
+from agent_conn.gateway.faults.answers import answer_badly, unasked_headers
+from agent_conn.gateway.faults.kinds import Fault, FaultPlan, OpenFault, Stage
+from agent_conn.gateway.inspector.entry import Entry
+from agent_conn.gateway.inspector.journal import Journal
+from agent_conn.gateway.server.handshakes import Handshake, read_identity, redact_headers
+from agent_conn.gateway.server.sockets import Changes, PeerSocket, SocketTable
+from agent_conn.gateway.server.tokens import BearerCheck, InvalidToken
+from agent_conn.gateway.sessions.chat import CHAT_PATH, ChatService
+from agent_conn.gateway.sessions.connection import Connection
+from agent_conn.gateway.sessions.stt import SttSession
+from agent_conn.gateway.sessions.tts import TtsSession
+from agent_conn.gateway.speech.engine import SpeechEngine
+from agent_conn.identity import HeaderNames
+
+SERVICES = ("/v1/stt", "/v1/tts", "/v1/echo", CHAT_PATH)
+CLOSE_SECONDS = 1.0
+CANCELS = 2
+
+log: logging.Logger = logging.getLogger("agent_conn.gateway")
+
+
+class RequestHandler:
+    """The one handler of every request, and the records of what it saw."""
+
+    def __init__(
+        self,
+        *,
+        engine: SpeechEngine,
+        chat: ChatService,
+        bearer: BearerCheck,
+        header_names: HeaderNames,
+        plan: FaultPlan,
+        sockets: SocketTable,
+        changes: Changes,
+        heartbeat: float | None,
+        max_msg_size: int,
+        keep_handshakes: int | None,
+        journal: Journal | None = None,
+    ) -> None:
+        self.handshakes: deque[Handshake] = deque(maxlen=keep_handshakes)
+        self.connections: list[Connection] = []
+        self.engine = engine
+        self._chat = chat
+        self._bearer = bearer
+        self._header_names = header_names
+        self._plan = plan
+        self._sockets = sockets
+        self._changes = changes
+        self._heartbeat = heartbeat
+        self._max_msg_size = max_msg_size
+        self._journal = journal
+        self._tasks: set[asyncio.Task[object]] = set()
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request, and serve the websocket that comes of it."""
+        task = asyncio.current_task()
+        if task is not None:
+            self._tasks.add(task)
+        try:
+            return await self._answer(request)
+        except ConnectionError:
+            # The peer is gone, so that nobody will see this.
+            return web.Response(status=HTTPStatus.INTERNAL_SERVER_ERROR)
+        finally:
+            if task is not None:
+                self._tasks.discard(task)
+            self._changes.notify()
+
+    async def aclose(self, timeout: float) -> None:
+        """Give the handlers `timeout` seconds to see that their sockets are gone, then cancel.
+
+        A handler that goes on cleaning up is cancelled again after as long, and then left.
+        """
+        for _ in range(CANCELS + 1):
+            if not self._tasks:
+                return
+            _, pending = await asyncio.wait(tuple(self._tasks), timeout=timeout)
+            for task in pending:
+                task.cancel()
+        # One more step, in which the last cancel arrives.
+        await asyncio.sleep(0)
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        transport = request.transport
+        peer_socket = self._sockets.of(transport)
+        if transport is None or peer_socket is None:
+            raise ConnectionResetError("the peer left before its request was served")
+        handshake = self._record(request, peer_socket)
+        if self._journal is None:
+            return await self._respond(request, transport, peer_socket, handshake, None)
+        entry = self._journal.request(handshake, peer_socket)
+        try:
+            return await self._respond(request, transport, peer_socket, handshake, entry)
+        finally:
+            self._journal.ended(entry)
+
+    async def _respond(
+        self,
+        request: web.Request,
+        transport: asyncio.Transport,
+        peer_socket: PeerSocket,
+        handshake: Handshake,
+        entry: Entry | None,
+    ) -> web.StreamResponse:
+        fault = self._plan.take(Stage.REQUEST)
+        if entry is not None and fault is not None:
+            entry.struck(fault)
+        response: web.StreamResponse | None = await answer_badly(
+            fault, transport, peer_socket, handshake
+        )
+        if peer_socket.closed.is_set():
+            raise ConnectionResetError("the peer left")
+        if response is None:
+            response = self._refusal(request)
+        if response is None and request.path == CHAT_PATH:
+            response = await self._chat.answer(request, peer_socket, handshake, fault)
+        if response is not None:
+            handshake.answer(response.status, asyncio.get_running_loop().time())
+            log.info("gateway.request_answered", extra=_facts(handshake))
+            return response
+        return await self._open(request, transport, peer_socket, handshake, fault, entry)
+
+    def _record(self, request: web.Request, peer_socket: PeerSocket) -> Handshake:
+        asked = request.headers.get(hdrs.SEC_WEBSOCKET_PROTOCOL, "")
+        handshake = Handshake(
+            path=request.path,
+            model=request.query.get("model"),
+            headers=redact_headers(request.headers),
+            identity=read_identity(request.headers, self._header_names),
+            session_id=request.headers.get(self._header_names.session_id),
+            socket_number=peer_socket.number,
+            accepted_at=peer_socket.accepted_at,
+            secured_at=peer_socket.secured_at,
+            request_at=asyncio.get_running_loop().time(),
+            subprotocols=tuple(name.strip() for name in asked.split(",") if name.strip()),
+        )
+        self.handshakes.append(handshake)
+        self._changes.notify()
+        return handshake
+
+    def _refusal(self, request: web.Request) -> web.Response | None:
+        if request.path not in SERVICES:
+            return _refuse(HTTPStatus.NOT_FOUND, "no such service")
+        try:
+            self._bearer.check(request.headers.get(hdrs.AUTHORIZATION))
+        except InvalidToken as refused:
+            return _refuse(HTTPStatus.UNAUTHORIZED, str(refused))
+        if request.path != CHAT_PATH and not web.WebSocketResponse().can_prepare(request):
+            response = _refuse(HTTPStatus.UPGRADE_REQUIRED, "a websocket is served here")
+            response.headers[hdrs.UPGRADE] = "websocket"
+            return response
+        return None
+
+    async def _open(
+        self,
+        request: web.Request,
+        transport: asyncio.Transport,
+        peer_socket: PeerSocket,
+        handshake: Handshake,
+        fault: Fault | None,
+        entry: Entry | None,
+    ) -> web.StreamResponse:
+        ws = web.WebSocketResponse(
+            autoclose=False,
+            autoping=False,
+            heartbeat=self._heartbeat,
+            timeout=CLOSE_SECONDS,
+            max_msg_size=self._max_msg_size,
+        )
+        ws.headers.update(unasked_headers(fault))
+        await ws.prepare(request)
+        handshake.answer(HTTPStatus.SWITCHING_PROTOCOLS, asyncio.get_running_loop().time())
+        peer_socket.phase = "websocket"
+        connection = Connection(ws, transport, peer_socket, handshake, self._changes, entry)
+        self.connections.append(connection)
+        if entry is not None and self._journal is not None:
+            self._journal.opened(entry, connection)
+        self._changes.notify()
+        log.info("gateway.connection_opened", extra=_facts(handshake))
+        try:
+            if isinstance(fault, OpenFault):
+                await connection.begin_with(fault)
+            await self._serve(connection)
+        finally:
+            self.connections.remove(connection)
+            log.info("gateway.connection_closed", extra=_end_of(connection))
+            await connection.aclose()
+        return ws
+
+    async def _serve(self, connection: Connection) -> None:
+        session_id = connection.handshake.session_id or uuid.uuid4().hex
+        if connection.path == "/v1/stt":
+            await SttSession(connection, self.engine, session_id).run()
+        elif connection.path == "/v1/tts":
+            await TtsSession(connection, self.engine, session_id).run()
+        else:
+            async for message in connection:
+                await connection.send(message)
+
+
+def _facts(handshake: Handshake) -> dict[str, object]:
+    return {
+        "socket": handshake.socket_number,
+        "path": handshake.path,
+        "model": handshake.model,
+        "status": handshake.status,
+        "attribution": handshake.level.name,
+        "job_id": handshake.identity.job_id,
+        "room_id": handshake.identity.room_id,
+        "agent_id": handshake.identity.agent_id,
+        "session_id": handshake.session_id,
+    }
+
+
+def _end_of(connection: Connection) -> dict[str, object]:
+    opened_at = connection.handshake.answered_at or 0.0
+    return _facts(connection.handshake) | {
+        "close_code": connection.close_code,
+        "seconds": asyncio.get_running_loop().time() - opened_at,
+        "messages_received": connection.messages_received,
+        "messages_sent": connection.messages_sent,
+        "bytes_received": connection.bytes_received,
+        "bytes_sent": connection.bytes_sent,
+    }
+
+
+def _refuse(status: HTTPStatus, message: str) -> web.Response:
+    return web.json_response(
+        {"type": "error", "message": message, "code": status.value}, status=status
+    )
