@@ -4,7 +4,22 @@ import logging
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from agent_conn.connection import InferenceConnection, OpenHook
+from agent_conn._attribution import AttributionMiddleware
+from agent_conn._connection import InferenceConnection, OpenHook
+from agent_conn._identity import AgentIdentity, AttributionLevel, HeaderNames
+from agent_conn._lifecycle import TRANSITIONS, ConnectionState, Ending, Transition
+from agent_conn._reconnect.loop import (
+    DialFactory,
+    Reconnector,
+    ReconnectState,
+    ReconnectStatistics,
+    reconnect,
+)
+from agent_conn._reconnect.retry import Classify, RandomSource, RetryPolicy, classify_failure
+from agent_conn._reconnect.upgrade import Drain, UpgradePolicy
+from agent_conn._record import ConnectionObserver, ConnectionRecord, StateChanged, TraceHeaders
+from agent_conn._room import RoomConnected, WaitOutcome
+from agent_conn._sources import IdentitySource, TokenSource
 from agent_conn.errors import (
     AgentConnError,
     AttributionUnavailable,
@@ -23,28 +38,13 @@ from agent_conn.errors import (
     StateError,
     TokenUnavailable,
 )
-from agent_conn.identity import AgentIdentity, AttributionLevel, HeaderNames
-from agent_conn.lifecycle import TRANSITIONS, ConnectionState, Ending, Transition
-from agent_conn.middleware import AttributionMiddleware
-from agent_conn.readiness import RoomConnected, WaitOutcome
-from agent_conn.reconnect import (
-    DialFactory,
-    Reconnector,
-    ReconnectState,
-    ReconnectStatistics,
-    reconnect,
-)
-from agent_conn.record import ConnectionObserver, ConnectionRecord, StateChanged, TraceHeaders
-from agent_conn.retry import Classify, RandomSource, RetryPolicy, classify_failure
-from agent_conn.sources import IdentitySource, TokenSource
-from agent_conn.successor import Drain, UpgradePolicy
 
 if TYPE_CHECKING:
-    from agent_conn.lease import Lease, Probe
-    from agent_conn.ledger import CloseReason
-    from agent_conn.pool import ConnectionPool
-    from agent_conn.pool_statistics import PoolStatistics
-    from agent_conn.replay import GiveUpReason, ReplayBuffer, ReplayStatistics
+    from agent_conn._pool.lease import Lease, Probe
+    from agent_conn._pool.pool import ConnectionPool
+    from agent_conn._pool.state import CloseReason
+    from agent_conn._pool.statistics import PoolStatistics
+    from agent_conn._reconnect.replay import GiveUpReason, ReplayBuffer, ReplayStatistics
 
 __version__ = "0.1.0"
 
@@ -109,14 +109,14 @@ __all__ = [
 
 # Imported on first use: together they take as long to import as all the rest.
 _ON_DEMAND = {
-    "CloseReason": "ledger",
-    "ConnectionPool": "pool",
-    "GiveUpReason": "replay",
-    "Lease": "lease",
-    "PoolStatistics": "pool_statistics",
-    "Probe": "lease",
-    "ReplayBuffer": "replay",
-    "ReplayStatistics": "replay",
+    "CloseReason": "_pool.state",
+    "ConnectionPool": "_pool.pool",
+    "GiveUpReason": "_reconnect.replay",
+    "Lease": "_pool.lease",
+    "PoolStatistics": "_pool.statistics",
+    "Probe": "_pool.lease",
+    "ReplayBuffer": "_reconnect.replay",
+    "ReplayStatistics": "_reconnect.replay",
 }
 
 

@@ -24,10 +24,10 @@ from typing import Any, Self, TypeVar
 
 import pytest
 
+from agent_conn._identity import AgentIdentity, AttributionLevel
+from agent_conn._room import RoomConnected
 from agent_conn.errors import ConfigurationError, StateError
 from agent_conn.gateway import Connection, Fault, Gateway, Handshake, SpeechEngine
-from agent_conn.identity import AgentIdentity, AttributionLevel
-from agent_conn.readiness import RoomConnected
 
 __all__ = ["InferenceGateway", "RoomIdentity"]
 

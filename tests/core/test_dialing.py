@@ -194,7 +194,7 @@ async def test_a_close_frame_without_a_code_is_a_loss(session: aiohttp.ClientSes
 async def test_a_rejection_whose_body_never_comes_is_told_all_the_same(
     session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent_conn.dialer.BODY_TIMEOUT", 0.05)
+    monkeypatch.setattr("agent_conn._dial.handshake.BODY_TIMEOUT", 0.05)
     head = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 100\r\n\r\npart"
     async with raw_server(lambda _: head) as url:
         with pytest.raises(Exception, match="503") as failed:

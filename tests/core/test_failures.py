@@ -21,7 +21,7 @@ from agent_conn import (
     StateError,
     TokenUnavailable,
 )
-from agent_conn.failures import read_quota, read_retry_after, redact, rejected
+from agent_conn._dial.translate import read_quota, read_retry_after, redact, rejected
 
 DATE = "Sun, 22 Nov 2026 12:00:00 GMT"
 

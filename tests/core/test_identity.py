@@ -121,3 +121,26 @@ def test_a_header_name_that_cannot_be_sent_is_refused_by_field(name: str) -> Non
 def test_two_ids_cannot_share_a_header_name_in_any_case() -> None:
     with pytest.raises(ConfigurationError, match="header_names"):
         HeaderNames(room_id="X-Acme", agent_id="x-acme")
+
+
+@pytest.mark.parametrize(
+    ("known", "current"),
+    [
+        (AgentIdentity("AJ_1", "RM_1", "PA_1"), True),
+        (AgentIdentity(agent_id="PA_1"), True),
+        (AgentIdentity(), True),
+        (AgentIdentity("AJ_1", "RM_1", "PA_2"), False),
+        (AgentIdentity("AJ_1", "RM_2"), False),
+        (AgentIdentity("AJ_2", "RM_1", "PA_1"), False),
+    ],
+)
+def test_what_was_sent_is_current_until_an_id_has_another_value(
+    known: AgentIdentity, current: bool
+) -> None:
+    assert AgentIdentity("AJ_1", "RM_1", "PA_1").is_current(known) is current
+
+
+def test_what_was_sent_is_not_current_once_a_higher_level_is_known() -> None:
+    sent = AgentIdentity(room_id="RM_1")
+    assert not sent.is_current(AgentIdentity(room_id="RM_1", agent_id="PA_1"))
+    assert sent.is_current(AgentIdentity(job_id="AJ_1", room_id="RM_1"))

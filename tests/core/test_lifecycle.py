@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from agent_conn import TRANSITIONS, ConnectionState, StateError, Transition
-from agent_conn.lifecycle import diagram, next_state
+from agent_conn._lifecycle import diagram, next_state
 
 README = Path(__file__).parents[2] / "README.md"
 

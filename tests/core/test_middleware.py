@@ -21,7 +21,7 @@ from agent_conn import (
     HeaderNames,
     WaitOutcome,
 )
-from agent_conn.attribution import MAX_RECORDS, RequestAttribution
+from agent_conn._request_attribution import MAX_RECORDS, RequestAttribution
 from agent_conn.gateway import DropHandshake, Gateway, Redirect, Reject
 
 AGENT = AgentIdentity(job_id="AJ_1", room_id="RM_1", agent_id="PA_1")

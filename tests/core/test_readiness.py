@@ -9,7 +9,7 @@ import async_solipsism
 import pytest
 
 from agent_conn import RoomConnected, WaitOutcome
-from agent_conn.readiness import look, wait_for_room
+from agent_conn._room import look, wait_for_room
 
 T = TypeVar("T")
 

@@ -18,10 +18,10 @@ from agent_conn import (
     HeaderNames,
     RetryPolicy,
 )
-from agent_conn.failures import MAX_BODY, read_retry_after, rejected
+from agent_conn._dial.translate import MAX_BODY, read_retry_after, rejected
+from agent_conn._options import check_headers, check_seconds, check_url
 from agent_conn.gateway import FAULTS, Fault, InvalidToken, mint_token, verify_token
 from agent_conn.gateway.sessions.protocol import Kind, ProtocolError, parse_client_message, to_json
-from agent_conn.settings import check_headers, check_seconds, check_url
 
 KEY, SECRET = "fuzz-key", "fuzz-secret-of-thirty-two-bytes!!"
 

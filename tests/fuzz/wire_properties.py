@@ -26,7 +26,7 @@ from agent_conn import (
     InferenceConnection,
     TokenUnavailable,
 )
-from agent_conn.failures import MAX_BODY
+from agent_conn._dial.translate import MAX_BODY
 from agent_conn.gateway import (
     CloseWith,
     Fault,

@@ -9,9 +9,9 @@ import aiohttp
 import jwt
 import pytest
 
+from agent_conn._identity import AttributionLevel, HeaderNames
 from agent_conn.errors import ConfigurationError, StateError
 from agent_conn.gateway import Gateway, InvalidToken, mint_token, verify_token
-from agent_conn.identity import AttributionLevel, HeaderNames
 
 if TYPE_CHECKING:
     from gateway.conftest import Client

@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from agent_conn._identity import AttributionLevel
 from agent_conn.errors import ConfigurationError
 from agent_conn.gateway import (
     CloseWith,
@@ -21,7 +22,6 @@ from agent_conn.gateway import (
     Reset,
     mint_token,
 )
-from agent_conn.identity import AttributionLevel
 
 pytestmark = pytest.mark.timeout(20)
 SECRET = "s" * 32

@@ -18,8 +18,8 @@ from livekit import rtc
 from livekit_support import NativeSide, fake_job, mock_room
 
 from agent_conn import AgentIdentity, AttributionLevel, ConfigurationError, WaitOutcome
+from agent_conn._room import wait_for_room
 from agent_conn.integrations.livekit import job_identity, room_connected
-from agent_conn.readiness import wait_for_room
 
 ANY_MOCK = MagicMock()
 ANY_MOCK.name = "any"

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from agent_conn import AttributionLevel, CloseReason
-from agent_conn.ledger import Ledger, Order, Slot, SlotState, Waiter
+from agent_conn._pool.state import Ledger, Order, Slot, SlotState, Waiter
 
 ROOM = AttributionLevel.ROOM
 

@@ -27,8 +27,8 @@ from agent_conn import (
     TokenUnavailable,
     classify_failure,
 )
-from agent_conn.failures import rejected
-from agent_conn.retry import RetryBudget
+from agent_conn._dial.translate import rejected
+from agent_conn._reconnect.retry import RetryBudget
 
 RETRIED_STATUSES = {408, 429, *range(500, 600)}
 RETRIED_CLOSES = {1000, 1001, 1005, 1006, 1011, 1012, 1013, 1014}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from agent_conn._options import is_loopback
 from agent_conn.gateway import Inspector
-from agent_conn.settings import is_loopback
 
 
 def inspector_for(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from agent_conn._options import is_loopback
 from agent_conn.cli.gateway.credentials import KEY_VARIABLE, SECRET_VARIABLE, Credentials
 from agent_conn.cli.gateway.port_holder import explain
 from agent_conn.cli.gateway.trust import authorities_file
@@ -27,7 +28,6 @@ from agent_conn.gateway import (
     SpeechFailed,
     SpeechUnavailable,
 )
-from agent_conn.settings import is_loopback
 
 HANDSHAKES_KEPT = 1000
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import aiohttp
 from yarl import URL
 
+from agent_conn._connection import InferenceConnection
+from agent_conn._identity import AgentIdentity
 from agent_conn.cli.probe.failing import explain, outcome_of
 from agent_conn.cli.probe.findings import Attempt, Step, Tls
 from agent_conn.cli.probe.greeting import Greeting, request_for
@@ -17,9 +19,7 @@ from agent_conn.cli.probe.marks import Marks, format_peers
 from agent_conn.cli.probe.resolver import UnhurriedResolver
 from agent_conn.cli.probe.secrets import Secrets
 from agent_conn.cli.probe.tls import read_unverified
-from agent_conn.connection import InferenceConnection
 from agent_conn.errors import ConnectError
-from agent_conn.identity import AgentIdentity
 
 
 @dataclass(frozen=True, slots=True, repr=False)

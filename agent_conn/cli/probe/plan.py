@@ -10,6 +10,8 @@ from ssl import SSLContext
 
 from yarl import URL
 
+from agent_conn._options import check_seconds, is_loopback
+from agent_conn._sources import is_token
 from agent_conn.cli.probe.dial import Dial
 from agent_conn.cli.probe.findings import Target
 from agent_conn.cli.probe.secrets import Secrets
@@ -22,8 +24,6 @@ from agent_conn.cli.probe.target import (
 )
 from agent_conn.cli.probe.tls import make_context
 from agent_conn.errors import ConfigurationError
-from agent_conn.settings import check_seconds, is_loopback
-from agent_conn.sources import is_token
 
 
 @dataclass(frozen=True, slots=True, repr=False)

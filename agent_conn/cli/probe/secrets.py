@@ -6,8 +6,8 @@ from dataclasses import fields, replace
 
 from yarl import URL
 
+from agent_conn._dial.translate import redact
 from agent_conn.errors import Quota
-from agent_conn.failures import redact
 
 
 class Secrets:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from yarl import URL
 
+from agent_conn._identity import AgentIdentity
+from agent_conn._options import check_url
 from agent_conn.errors import ConfigurationError
 from agent_conn.gateway import mint_token
-from agent_conn.identity import AgentIdentity
-from agent_conn.settings import check_url
 
 TOKEN_VARIABLE = "LIVEKIT_INFERENCE_TOKEN"  # noqa: S105  (a name, no secret)
 _PREFIXES = ("LIVEKIT_INFERENCE_", "LIVEKIT_")

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from agent_conn._identity import is_header_name, is_printable_ascii
 from agent_conn.errors import ConfigurationError
-from agent_conn.identity import is_header_name, is_printable_ascii
 
 MAX_REASON = 123
 """Bytes of a Close frame's reason: a control frame carries 125, two of which are the code."""

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from agent_conn._identity import is_header_name
 from agent_conn.errors import ConfigurationError
 from agent_conn.gateway.faults.kinds import FAULTS, Fault, OpenFault, Reset
-from agent_conn.identity import is_header_name
 
 MAX_TEXT = 4_096
 MAX_TIMES = 10_000

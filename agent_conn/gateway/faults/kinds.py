@@ -9,6 +9,7 @@ from enum import Enum
 from types import MappingProxyType, TracebackType
 from typing import ClassVar, Literal, Self, TypeAlias
 
+from agent_conn._options import check_seconds
 from agent_conn.errors import ConfigurationError
 from agent_conn.gateway.faults.checks import (
     check_bytes,
@@ -19,7 +20,6 @@ from agent_conn.gateway.faults.checks import (
     check_status,
     check_wire_code,
 )
-from agent_conn.settings import check_seconds
 
 
 class Stage(Enum):

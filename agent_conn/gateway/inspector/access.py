@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 from aiohttp import hdrs, web
 
+from agent_conn._identity import is_printable_ascii
 from agent_conn.errors import ConfigurationError
-from agent_conn.identity import is_printable_ascii
 
 SESSION_SECONDS = 12 * 3600
 MAX_SESSIONS = 64

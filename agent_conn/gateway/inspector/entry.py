@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from agent_conn._identity import AttributionLevel
 from agent_conn.gateway.faults.kinds import Fault
 from agent_conn.gateway.inspector.message_log import Direction, MessageLog
 from agent_conn.gateway.inspector.redaction import shown_headers
 from agent_conn.gateway.server.handshakes import Handshake
 from agent_conn.gateway.server.sockets import PeerSocket
 from agent_conn.gateway.sessions.connection import Connection
-from agent_conn.identity import AttributionLevel
 
 MAX_SHOWN = 256
 """Characters of a header that a row shows; the details have it whole."""

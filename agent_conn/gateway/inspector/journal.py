@@ -8,12 +8,12 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
+from agent_conn._identity import AttributionLevel
 from agent_conn.gateway.inspector.entry import Entry, Revision
 from agent_conn.gateway.inspector.takeovers import Lines
 from agent_conn.gateway.server.handshakes import Handshake
 from agent_conn.gateway.server.sockets import PeerSocket
 from agent_conn.gateway.sessions.connection import Connection
-from agent_conn.identity import AttributionLevel
 
 MAX_CONNECTIONS = 2_000
 # A socket is listed without a request once that has been long enough to be seen.

@@ -11,6 +11,7 @@ from typing import Self
 
 from aiohttp import web
 
+from agent_conn._identity import DEFAULT_HEADER_NAMES, HeaderNames
 from agent_conn.errors import ConfigurationError, StateError
 from agent_conn.gateway.faults.kinds import Fault, FaultPlan, Injection, StallAtAccept
 from agent_conn.gateway.inspector.pages import Inspector, InspectorPages
@@ -26,7 +27,6 @@ from agent_conn.gateway.sessions.chat import ChatService, ScriptedChat
 from agent_conn.gateway.sessions.connection import Connection
 from agent_conn.gateway.speech.engine import SpeechEngine
 from agent_conn.gateway.speech.scripted import ScriptedEngine
-from agent_conn.identity import DEFAULT_HEADER_NAMES, HeaderNames
 
 GOODBYE_SECONDS = 0.2
 HANDLER_SECONDS = 0.2

@@ -10,6 +10,7 @@ from http import HTTPStatus
 
 from aiohttp import hdrs, web
 
+from agent_conn._identity import HeaderNames
 from agent_conn.gateway.faults.answers import answer_badly, unasked_headers
 from agent_conn.gateway.faults.kinds import Fault, FaultPlan, OpenFault, Stage
 from agent_conn.gateway.inspector.entry import Entry
@@ -22,7 +23,6 @@ from agent_conn.gateway.sessions.connection import Connection
 from agent_conn.gateway.sessions.stt import SttSession
 from agent_conn.gateway.sessions.tts import TtsSession
 from agent_conn.gateway.speech.engine import SpeechEngine
-from agent_conn.identity import HeaderNames
 
 SERVICES = ("/v1/stt", "/v1/tts", "/v1/echo", CHAT_PATH)
 CLOSE_SECONDS = 1.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from agent_conn.identity import AgentIdentity, AttributionLevel, HeaderNames
+from agent_conn._identity import AgentIdentity, AttributionLevel, HeaderNames
 
 REDACTED = "<redacted>"
 SECRET_HEADERS = frozenset(

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from aiohttp import WSMessage, WSMsgType, web
 
+from agent_conn._identity import AttributionLevel
 from agent_conn.errors import ConfigurationError
 from agent_conn.gateway.faults.checks import UNSENDABLE_CODES, check_close_code, check_reason
 from agent_conn.gateway.faults.kinds import (
@@ -26,7 +27,6 @@ from agent_conn.gateway.server.handshakes import Handshake
 from agent_conn.gateway.server.peers import peer_has_closed
 from agent_conn.gateway.server.sockets import Changes, PeerSocket
 from agent_conn.gateway.sessions.protocol import to_json
-from agent_conn.identity import AttributionLevel
 
 PEER_LOOK_INTERVAL = 0.02
 NOISE = to_json({"type": "gateway.noise"})

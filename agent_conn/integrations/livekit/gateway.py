@@ -13,14 +13,14 @@ from livekit.agents import JobContext
 from livekit.agents.utils import http_context
 from yarl import URL
 
-from agent_conn.connection import InferenceConnection, OpenHook
+from agent_conn._connection import InferenceConnection, OpenHook
+from agent_conn._identity import AttributionLevel
+from agent_conn._options import TlsSetting, check_seconds, check_url
+from agent_conn._record import ConnectionObserver, TraceHeaders
+from agent_conn._sources import TokenSource
 from agent_conn.errors import ConfigurationError
-from agent_conn.identity import AttributionLevel
 from agent_conn.integrations.livekit.headers import request_headers
 from agent_conn.integrations.livekit.job import find_job, job_identity, room_connected
-from agent_conn.record import ConnectionObserver, TraceHeaders
-from agent_conn.settings import TlsSetting, check_seconds, check_url
-from agent_conn.sources import TokenSource
 
 _GATEWAY = "https://agent-gateway.livekit.cloud/v1"
 _STAGING_GATEWAY = "https://agent-gateway.staging.livekit.cloud/v1"

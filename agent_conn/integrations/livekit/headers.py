@@ -11,11 +11,11 @@ from typing import Any
 from livekit.agents import JobContext, utils
 from livekit.agents import __version__ as livekit_version
 
-from agent_conn.attribution import names_caller
+from agent_conn._identity import DEFAULT_HEADER_NAMES, AgentIdentity
+from agent_conn._options import check_headers
+from agent_conn._request_attribution import names_caller
 from agent_conn.errors import ConfigurationError
-from agent_conn.identity import DEFAULT_HEADER_NAMES, AgentIdentity
 from agent_conn.integrations.livekit.job import find_job, job_identity
-from agent_conn.settings import check_headers
 
 USER_AGENT = f"LiveKit Agents/{livekit_version} (python {platform.python_version()})"
 PRIORITY = "X-LiveKit-Inference-Priority"

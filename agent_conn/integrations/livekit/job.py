@@ -9,9 +9,9 @@ from livekit import rtc
 from livekit.agents import JobContext
 from livekit.agents import job as livekit_job
 
+from agent_conn._identity import AgentIdentity
+from agent_conn._room import RoomConnected
 from agent_conn.errors import ConfigurationError
-from agent_conn.identity import AgentIdentity
-from agent_conn.readiness import RoomConnected
 
 
 def find_job(ctx: JobContext | None) -> JobContext | None:

@@ -8,14 +8,14 @@ import aiohttp
 from livekit.agents import DEFAULT_API_CONNECT_OPTIONS, JobContext
 from livekit.agents.utils import http_context
 
-from agent_conn.attribution import Origins
+from agent_conn._attribution import AttributionMiddleware
+from agent_conn._identity import AgentIdentity
+from agent_conn._options import check_seconds
+from agent_conn._request_attribution import Origins
 from agent_conn.errors import ConfigurationError
-from agent_conn.identity import AgentIdentity
 from agent_conn.integrations.livekit.gateway import default_base_url, is_fake
 from agent_conn.integrations.livekit.job import find_job, job_identity, room_connected
 from agent_conn.integrations.livekit.pools import PoolRefresher
-from agent_conn.middleware import AttributionMiddleware
-from agent_conn.settings import check_seconds
 
 DIAL_SECONDS = 1.0
 """What a wait must leave of a client's budget: a dial over TLS at 300 ms round trip."""

@@ -11,9 +11,9 @@ from enum import Enum
 
 from yarl import URL
 
+from agent_conn._lifecycle import ConnectionState
+from agent_conn._record import ConnectionRecord, StateChanged
 from agent_conn.errors import AgentConnError, ConnectError, HandshakeRejected, StateError
-from agent_conn.lifecycle import ConnectionState
-from agent_conn.record import ConnectionRecord, StateChanged
 
 Attributes = dict[str, str | int | float | bool]
 

@@ -8,6 +8,8 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer
 
+from agent_conn._lifecycle import ConnectionState, Ending
+from agent_conn._record import ConnectionRecord, StateChanged
 from agent_conn.errors import ConnectionLost
 from agent_conn.integrations.opentelemetry.attributes import (
     CLOSE_CODE,
@@ -24,8 +26,6 @@ from agent_conn.integrations.opentelemetry.attributes import (
     phases,
 )
 from agent_conn.integrations.opentelemetry.instruments import Instruments
-from agent_conn.lifecycle import ConnectionState, Ending
-from agent_conn.record import ConnectionRecord, StateChanged
 
 _State = ConnectionState
 _NANOSECONDS = 1_000_000_000

@@ -5,6 +5,8 @@ from __future__ import annotations
 from opentelemetry.metrics import Meter
 from yarl import URL
 
+from agent_conn._reconnect.replay import GiveUpReason
+from agent_conn._record import ConnectionRecord
 from agent_conn.integrations.opentelemetry.attributes import (
     LEVEL,
     OTHER,
@@ -16,8 +18,6 @@ from agent_conn.integrations.opentelemetry.attributes import (
     label,
     phases,
 )
-from agent_conn.record import ConnectionRecord
-from agent_conn.replay import GiveUpReason
 
 MAX_PLACES = 32
 """Different servers, and different paths, that metrics tell apart."""

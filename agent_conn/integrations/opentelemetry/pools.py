@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
+from agent_conn._pool.pool import ConnectionPool
+from agent_conn._pool.statistics import PoolStatistics
 from agent_conn.integrations.opentelemetry.attributes import POOL, REASON, Attributes, Few, label
-from agent_conn.pool import ConnectionPool
-from agent_conn.pool_statistics import PoolStatistics
 
 MAX_NAMES = 32
 

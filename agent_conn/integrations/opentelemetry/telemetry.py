@@ -7,14 +7,14 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
 import agent_conn
+from agent_conn._lifecycle import ConnectionState
+from agent_conn._pool.pool import ConnectionPool
+from agent_conn._reconnect.replay import GiveUpReason
+from agent_conn._record import ConnectionRecord, StateChanged
 from agent_conn.errors import ConfigurationError
 from agent_conn.integrations.opentelemetry.follower import Follower
 from agent_conn.integrations.opentelemetry.instruments import Instruments
 from agent_conn.integrations.opentelemetry.pools import PoolMetrics
-from agent_conn.lifecycle import ConnectionState
-from agent_conn.pool import ConnectionPool
-from agent_conn.record import ConnectionRecord, StateChanged
-from agent_conn.replay import GiveUpReason
 
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.37.0"
 """The release of the semantic conventions that the names are from."""

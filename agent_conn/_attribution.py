@@ -8,15 +8,15 @@ from weakref import WeakSet
 import aiohttp
 from yarl import URL
 
-from agent_conn.attribution import REDIRECTS, Origins, RequestAttribution
+from agent_conn._dial.own_session import own_session, request_proxy
+from agent_conn._dial.predial import PreDial, Progress
+from agent_conn._identity import DEFAULT_HEADER_NAMES, HeaderNames
+from agent_conn._options import Handler
+from agent_conn._record import ConnectionRecord, seconds_between
+from agent_conn._request_attribution import REDIRECTS, Origins, RequestAttribution
+from agent_conn._room import RoomConnected
+from agent_conn._sources import IdentitySource
 from agent_conn.errors import HandshakeInvalid
-from agent_conn.identity import DEFAULT_HEADER_NAMES, HeaderNames
-from agent_conn.own_session import own_session, request_proxy
-from agent_conn.pre_dial import PreDial, Progress
-from agent_conn.readiness import RoomConnected
-from agent_conn.record import ConnectionRecord, seconds_between
-from agent_conn.settings import Handler
-from agent_conn.sources import IdentitySource
 
 _DIALED_AGAIN = (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError)
 _NOT_DIALED_AGAIN = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)

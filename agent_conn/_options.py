@@ -13,16 +13,16 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from agent_conn.errors import ConfigurationError
-from agent_conn.identity import (
+from agent_conn._identity import (
     AgentIdentity,
     AttributionLevel,
     HeaderNames,
     is_header_name,
     is_printable_ascii,
 )
-from agent_conn.readiness import RoomConnected
-from agent_conn.sources import is_token
+from agent_conn._room import RoomConnected
+from agent_conn._sources import is_token
+from agent_conn.errors import ConfigurationError
 
 MAX_HEADER_VALUE = 8190
 """Bytes of one header that aiohttp's and most other servers take."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable
 
+from agent_conn._identity import AgentIdentity, is_printable_ascii
 from agent_conn.errors import ConfigurationError, TokenUnavailable
-from agent_conn.identity import AgentIdentity, is_printable_ascii
 
 MAX_TOKEN = 8000
 """Characters of a token; with its header's name it must pass servers' 8 KiB for a header."""

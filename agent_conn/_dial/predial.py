@@ -9,7 +9,7 @@ import aiohttp
 from aiohttp.connector import Connection
 from yarl import URL
 
-from agent_conn.settings import Handler, TlsSetting
+from agent_conn._options import Handler, TlsSetting
 
 logger: logging.Logger = logging.getLogger("agent_conn")
 

@@ -8,11 +8,11 @@ from typing import Any, Protocol
 
 import aiohttp
 
-from agent_conn.connection import InferenceConnection
+from agent_conn._connection import InferenceConnection
+from agent_conn._identity import AttributionLevel
+from agent_conn._pool.idle import WarmConnection
+from agent_conn._pool.state import CloseReason, Slot
 from agent_conn.errors import StateError
-from agent_conn.identity import AttributionLevel
-from agent_conn.ledger import CloseReason, Slot
-from agent_conn.warm import WarmConnection
 
 Probe = Callable[[aiohttp.ClientWebSocketResponse], Awaitable[object]]
 

@@ -11,8 +11,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Generic, NamedTuple, Self, TypeVar
 
+from agent_conn._options import check_seconds
 from agent_conn.errors import ConfigurationError, StateError
-from agent_conn.settings import check_seconds
 
 logger: logging.Logger = logging.getLogger("agent_conn")
 

@@ -18,7 +18,7 @@ import aiohttp
 from aiohttp.connector import Connection
 from yarl import URL
 
-from agent_conn.settings import Handler
+from agent_conn._options import Handler
 
 Guard = Callable[["TrackedRequest", Handler], Awaitable[aiohttp.ClientResponse]]
 

@@ -12,15 +12,15 @@ from enum import StrEnum
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
-from agent_conn.connection import InferenceConnection
+from agent_conn._connection import InferenceConnection
+from agent_conn._identity import AttributionLevel
+from agent_conn._lifecycle import ConnectionState
+from agent_conn._reconnect.retry import RandomSource, RetryBudget, RetryPolicy
+from agent_conn._reconnect.turn import Turn
+from agent_conn._reconnect.upgrade import Successor, UpgradePolicy
+from agent_conn._reconnect.witness import Witness
+from agent_conn._room import wait_for_room
 from agent_conn.errors import AgentConnError, ConfigurationError, ConnectionLost, StateError
-from agent_conn.identity import AttributionLevel
-from agent_conn.lifecycle import ConnectionState
-from agent_conn.readiness import wait_for_room
-from agent_conn.retry import RandomSource, RetryBudget, RetryPolicy
-from agent_conn.successor import Successor, UpgradePolicy
-from agent_conn.turn import Turn
-from agent_conn.witness import Witness
 
 logger: logging.Logger = logging.getLogger("agent_conn")
 

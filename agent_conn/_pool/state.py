@@ -9,8 +9,8 @@ from enum import StrEnum
 from math import inf
 from typing import Generic, TypeVar
 
+from agent_conn._identity import AttributionLevel
 from agent_conn.errors import AttributionUnavailable
-from agent_conn.identity import AttributionLevel
 
 M = TypeVar("M")
 

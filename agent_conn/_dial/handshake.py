@@ -18,12 +18,12 @@ import aiohttp
 from aiohttp.connector import Connection
 from yarl import URL
 
-from agent_conn.closing import OpenWebSocket
+from agent_conn._dial.close import OpenWebSocket
+from agent_conn._dial.own_session import TrackedRequest, guards, own_session
+from agent_conn._dial.predial import PreDial, Progress
+from agent_conn._dial.translate import MAX_BODY, from_exception, rejected
+from agent_conn._options import DialSettings, Handler
 from agent_conn.errors import AgentConnError, ConnectError, DialFailed, HandshakeInvalid
-from agent_conn.failures import MAX_BODY, from_exception, rejected
-from agent_conn.own_session import TrackedRequest, guards, own_session
-from agent_conn.pre_dial import PreDial, Progress
-from agent_conn.settings import DialSettings, Handler
 
 BODY_TIMEOUT = 1.0
 """Seconds to wait for a rejection's body, which is worth less than the verdict."""

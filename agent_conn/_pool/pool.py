@@ -11,16 +11,16 @@ from typing import Self
 
 import aiohttp
 
-from agent_conn.connection import InferenceConnection
-from agent_conn.desk import Desk
+from agent_conn._connection import InferenceConnection
+from agent_conn._identity import AttributionLevel
+from agent_conn._options import check_seconds
+from agent_conn._pool.desk import Desk
+from agent_conn._pool.idle import WarmConnection
+from agent_conn._pool.lease import Lease, Probe
+from agent_conn._pool.maintenance import Keeper
+from agent_conn._pool.state import CloseReason, Ledger, Slot, SlotState
+from agent_conn._pool.statistics import PoolStatistics
 from agent_conn.errors import ConfigurationError, StateError
-from agent_conn.identity import AttributionLevel
-from agent_conn.keeper import Keeper
-from agent_conn.lease import Lease, Probe
-from agent_conn.ledger import CloseReason, Ledger, Slot, SlotState
-from agent_conn.pool_statistics import PoolStatistics
-from agent_conn.settings import check_seconds
-from agent_conn.warm import WarmConnection
 
 
 class ConnectionPool:

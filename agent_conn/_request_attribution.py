@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping, MutableMapping
 
 from yarl import URL
 
+from agent_conn._identity import DEFAULT_HEADER_NAMES, AgentIdentity, HeaderNames
+from agent_conn._options import check_caller, check_url, check_wait
+from agent_conn._record import ConnectionRecord, new_session_id
+from agent_conn._room import RoomConnected, WaitOutcome, look, wait_for_room
+from agent_conn._sources import IdentitySource, read_identity
 from agent_conn.errors import ConfigurationError
-from agent_conn.identity import DEFAULT_HEADER_NAMES, AgentIdentity, HeaderNames
-from agent_conn.readiness import RoomConnected, WaitOutcome, look, wait_for_room
-from agent_conn.record import ConnectionRecord, new_session_id
-from agent_conn.settings import check_caller, check_url, check_wait
-from agent_conn.sources import IdentitySource, read_identity
 
 MAX_RECORDS = 1024
 """Records that are kept: a call has fewer dials, and memory stays bounded."""

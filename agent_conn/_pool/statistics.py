@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from agent_conn.ledger import CloseReason
+from agent_conn._pool.state import CloseReason
 
 
 @dataclass(frozen=True, slots=True)

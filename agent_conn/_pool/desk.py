@@ -8,13 +8,13 @@ from collections.abc import Callable
 from functools import partial
 from math import inf
 
-from agent_conn.connection import InferenceConnection
+from agent_conn._connection import InferenceConnection
+from agent_conn._identity import AttributionLevel
+from agent_conn._pool.idle import WarmConnection
+from agent_conn._pool.lease import Lease, Probe
+from agent_conn._pool.maintenance import Keeper, is_improvable, is_upgradable
+from agent_conn._pool.state import CloseReason, Ledger, Slot, SlotState, Waiter
 from agent_conn.errors import PoolTimeout, StateError
-from agent_conn.identity import AttributionLevel
-from agent_conn.keeper import Keeper, is_improvable, is_upgradable
-from agent_conn.lease import Lease, Probe
-from agent_conn.ledger import CloseReason, Ledger, Slot, SlotState, Waiter
-from agent_conn.warm import WarmConnection
 
 logger: logging.Logger = logging.getLogger("agent_conn")
 

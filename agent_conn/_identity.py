@@ -143,6 +143,16 @@ class AgentIdentity:
         )
         return {name: value for name, value in pairs if value is not None}
 
+    def is_current(self, known: AgentIdentity) -> bool:
+        """Whether what was sent as this identity still holds, where ``known`` is what holds now.
+
+        It does while no id has another value and the level is no higher. An id that is not
+        known now takes nothing away.
+        """
+        pairs = ((getattr(self, name), getattr(known, name)) for name in _IDS)
+        same = all(sent == now for sent, now in pairs if None not in (sent, now))
+        return same and known.level <= self.level
+
 
 def _read(name: str, source: object, raised: dict[str, str]) -> str | None:
     """The value of ``source``, or None, with the reason, where it raises.

@@ -11,8 +11,23 @@ from types import TracebackType
 import aiohttp
 from yarl import URL
 
-from agent_conn.closing import OpenWebSocket
-from agent_conn.dialer import Attempt
+from agent_conn._dial.close import OpenWebSocket
+from agent_conn._dial.handshake import Attempt
+from agent_conn._identity import DEFAULT_HEADER_NAMES, AttributionLevel, HeaderNames
+from agent_conn._lifecycle import ConnectionState, Ending, Transition, next_state
+from agent_conn._options import TlsSetting, check_sources, check_wait, settings_of
+from agent_conn._record import (
+    ConnectionObserver,
+    ConnectionRecord,
+    Notes,
+    StateChanged,
+    TraceHeaders,
+    new_session_id,
+    read_trace_headers,
+    tell,
+)
+from agent_conn._room import RoomConnected, WaitOutcome, look, wait_for_room
+from agent_conn._sources import IdentitySource, TokenSource, mint, read_identity
 from agent_conn.errors import (
     AgentConnError,
     AttributionUnavailable,
@@ -23,21 +38,6 @@ from agent_conn.errors import (
     Phase,
     StateError,
 )
-from agent_conn.identity import DEFAULT_HEADER_NAMES, AttributionLevel, HeaderNames
-from agent_conn.lifecycle import ConnectionState, Ending, Transition, next_state
-from agent_conn.readiness import RoomConnected, WaitOutcome, look, wait_for_room
-from agent_conn.record import (
-    ConnectionObserver,
-    ConnectionRecord,
-    Notes,
-    StateChanged,
-    TraceHeaders,
-    new_session_id,
-    read_trace_headers,
-    tell,
-)
-from agent_conn.settings import TlsSetting, check_sources, check_wait, settings_of
-from agent_conn.sources import IdentitySource, TokenSource, mint, read_identity
 
 logger: logging.Logger = logging.getLogger("agent_conn")
 
@@ -205,11 +205,17 @@ class InferenceConnection:
 
     @property
     def upgradable(self) -> bool:
-        """Whether an identity of a higher level than the one sent is known now."""
-        return (
-            self._notes.identity is not None
-            and read_identity(self._identity_source).level > self.attribution
-        )
+        """Whether a connection dialled now would be attributed otherwise: see ``is_current``."""
+        return self._notes.identity is not None and not self.is_current()
+
+    def is_current(self) -> bool:
+        """Whether its identity source, asked now and here, still holds with what was sent.
+
+        It does while it gives no other value for an id, and no higher level. True before the
+        ids are read.
+        """
+        sent = self._notes.identity
+        return sent is None or sent.is_current(read_identity(self._identity_source))
 
     @property
     def loss(self) -> ConnectionLost | None:

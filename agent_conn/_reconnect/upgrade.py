@@ -7,12 +7,12 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from agent_conn.connection import InferenceConnection
+from agent_conn._connection import InferenceConnection
+from agent_conn._identity import AttributionLevel
+from agent_conn._options import check_seconds
+from agent_conn._reconnect.witness import Witness
+from agent_conn._room import RoomConnected
 from agent_conn.errors import AgentConnError, ConfigurationError
-from agent_conn.identity import AttributionLevel
-from agent_conn.readiness import RoomConnected
-from agent_conn.settings import check_seconds
-from agent_conn.witness import Witness
 
 logger: logging.Logger = logging.getLogger("agent_conn")
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from yarl import URL
 
+from agent_conn._dial.predial import Progress
+from agent_conn._identity import AgentIdentity, AttributionLevel
+from agent_conn._lifecycle import ConnectionState, Ending
+from agent_conn._options import check_headers
+from agent_conn._room import WaitOutcome
 from agent_conn.errors import AgentConnError
-from agent_conn.identity import AgentIdentity, AttributionLevel
-from agent_conn.lifecycle import ConnectionState, Ending
-from agent_conn.pre_dial import Progress
-from agent_conn.readiness import WaitOutcome
-from agent_conn.settings import check_headers
 
 logger: logging.Logger = logging.getLogger("agent_conn")
 

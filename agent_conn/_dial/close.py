@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import aiohttp
 
+from agent_conn._lifecycle import Ending
 from agent_conn.errors import ConnectionLost
-from agent_conn.lifecycle import Ending
 
 _NO_CLOSE_FRAME = frozenset({None, 0, 1005, 1006})
 """aiohttp's close codes for an end without a (readable) Close frame."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from agent_conn.connection import InferenceConnection
-from agent_conn.lifecycle import ConnectionState
-from agent_conn.witness import Witness
+from agent_conn._connection import InferenceConnection
+from agent_conn._lifecycle import ConnectionState
+from agent_conn._reconnect.witness import Witness
 
 
 class Turn:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import aiohttp
 
-from agent_conn.connection import InferenceConnection
-from agent_conn.idle_reader import IdleReader
+from agent_conn._connection import InferenceConnection
+from agent_conn._pool.reader import IdleReader
 
 LOOKS = 4
 """Times that a peer which goes on sending is looked at before it is taken to be alive."""

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from functools import partial
 from math import inf
 
-from agent_conn.connection import InferenceConnection
+from agent_conn._connection import InferenceConnection
+from agent_conn._identity import AttributionLevel
+from agent_conn._pool.idle import WarmConnection
+from agent_conn._pool.state import CloseReason, Ledger, Order, Slot, SlotState
 from agent_conn.errors import ConfigurationError, DialFailed
-from agent_conn.identity import AttributionLevel
-from agent_conn.ledger import CloseReason, Ledger, Order, Slot, SlotState
-from agent_conn.warm import WarmConnection
 
 logger: logging.Logger = logging.getLogger("agent_conn")
 

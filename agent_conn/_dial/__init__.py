@@ -1,0 +1,1 @@
+"""What one dial does, from its pre-dial to its close."""

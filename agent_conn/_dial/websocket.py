@@ -1,0 +1,106 @@
+"""The websocket that users get: aiohttp's own, which notes what arrives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any, NamedTuple
+
+import aiohttp
+
+MAX_KEPT = 64
+"""Messages that a parked reader keeps for the pump that is to come."""
+
+_DATA = frozenset({aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY})
+_NO_CODE = 1005
+
+
+class PeerClose(NamedTuple):
+    """A Close frame as it came: 1005 stands for an empty one (RFC 6455, section 7.4.1)."""
+
+    code: int
+    reason: str
+
+
+class Arrivals:
+    """Stands before aiohttp's queue of what arrived, and notes what is taken from it."""
+
+    def __init__(self, queue: Any) -> None:  # noqa: ANN401  (a class of aiohttp's without a public name)
+        self.heard: bool = False
+        """Whether a text or binary message came."""
+        self.last: float | None = None
+        """When the last frame of any kind was taken, by the loop's clock."""
+        self.waiting_since: float | None = None
+        """Since when somebody waits for the next, or None where nobody does."""
+        self.close: PeerClose | None = None
+        """The peer's Close."""
+        self.broken: aiohttp.WebSocketError | None = None
+        """Why this side closed over what the peer sent."""
+        self.deadline: float | None = None
+        """When reading ends with ``TimeoutError``, however much there still is to read."""
+        self._queue = queue
+        self._time = asyncio.get_running_loop().time
+
+    async def read(self) -> aiohttp.WSMessage:
+        """The next frame."""
+        now = self._time()
+        if self.deadline is not None and now >= self.deadline:
+            raise TimeoutError
+        self.waiting_since = now
+        try:
+            message: aiohttp.WSMessage = await self._queue.read()
+        except aiohttp.WebSocketError as error:
+            self.broken = error
+            raise
+        finally:
+            self.waiting_since = None
+        if message.type in _DATA:
+            self.heard = True
+        elif message.type is aiohttp.WSMsgType.CLOSE:
+            # With the 0 that stands for no code, aiohttp would wait for a second Close.
+            message = message._replace(data=message.data or _NO_CODE)
+            self.close = PeerClose(int(message.data), message.extra or "")
+        elif message.type is aiohttp.WSMsgType.CLOSING:
+            return message
+        self.last = self._time()
+        return message
+
+    def feed_data(self, message: aiohttp.WSMessage, size: int) -> None:
+        """Add a message of aiohttp's own, by which it wakes its reader."""
+        self._queue.feed_data(message, size)
+
+
+class InferenceWebSocket(aiohttp.ClientWebSocketResponse):
+    """aiohttp's websocket, which knows what arrived and can be read before its pump comes."""
+
+    def __init__(self, reader: Any, *args: Any, **options: Any) -> None:  # noqa: ANN401
+        self.arrivals: Arrivals = Arrivals(reader)
+        self._kept: deque[aiohttp.WSMessage] = deque()
+        self._parked: asyncio.Task[None] | None = None
+        super().__init__(self.arrivals, *args, **options)  # type: ignore[arg-type]
+
+    async def receive(self, timeout: float | None = None) -> aiohttp.WSMessage:
+        """The next message: what a parked reader kept comes first."""
+        return self._kept.popleft() if self._kept else await super().receive(timeout)
+
+    def park(self) -> asyncio.Task[None]:
+        """Read, so that pings are answered and an end is noticed, until ``unpark``.
+
+        The task ends with the websocket, or when the peer has said too much to keep.
+        """
+        self._parked = asyncio.create_task(self._read_ahead(), name="agent_conn.parked_reader")
+        return self._parked
+
+    async def unpark(self) -> None:
+        """Stop reading. What was read is received first."""
+        if self._parked is not None:
+            self._parked.cancel()
+            await asyncio.wait({self._parked})
+            self._parked = None
+
+    async def _read_ahead(self) -> None:
+        while len(self._kept) < MAX_KEPT:
+            message = await super().receive()
+            self._kept.append(message)
+            if message.type not in _DATA:
+                return

@@ -1,0 +1,1 @@
+"""One connection after another, as long as the caller wants."""
