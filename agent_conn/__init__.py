@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from agent_conn._attribution import AttributionMiddleware
 from agent_conn._connection import InferenceConnection, OpenHook
-from agent_conn._identity import AgentIdentity, AttributionLevel, HeaderNames
+from agent_conn._identity import AgentIdentity, AttributionLevel, HeaderNames, IdentitySource
 from agent_conn._lifecycle import TRANSITIONS, ConnectionState, Ending, Transition
+from agent_conn._options import TokenSource
 from agent_conn._reconnect.loop import (
     DialFactory,
     Reconnector,
@@ -19,7 +20,6 @@ from agent_conn._reconnect.retry import Classify, RandomSource, RetryPolicy, cla
 from agent_conn._reconnect.upgrade import Drain, UpgradePolicy
 from agent_conn._record import ConnectionObserver, ConnectionRecord, StateChanged, TraceHeaders
 from agent_conn._room import RoomConnected, WaitOutcome
-from agent_conn._sources import IdentitySource, TokenSource
 from agent_conn.errors import (
     AgentConnError,
     AttributionUnavailable,

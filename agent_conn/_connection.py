@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from contextlib import suppress
@@ -12,22 +13,39 @@ import aiohttp
 from yarl import URL
 
 from agent_conn._dial.close import OpenWebSocket
-from agent_conn._dial.handshake import Attempt
-from agent_conn._identity import DEFAULT_HEADER_NAMES, AttributionLevel, HeaderNames
+from agent_conn._dial.credentials import read_headers, read_token, read_url
+from agent_conn._dial.handshake import Dial
+from agent_conn._identity import (
+    DEFAULT_HEADER_NAMES,
+    AttributionLevel,
+    HeaderNames,
+    IdentitySource,
+    read_identity,
+)
 from agent_conn._lifecycle import ConnectionState, Ending, Transition, next_state
-from agent_conn._options import TlsSetting, check_sources, check_wait, settings_of
+from agent_conn._options import (
+    DialOptions,
+    HeadersSource,
+    TlsSetting,
+    TokenSource,
+    UrlSource,
+    check_caller,
+    check_hook,
+    check_require,
+    check_type,
+    check_wait,
+    kind,
+)
 from agent_conn._record import (
     ConnectionObserver,
     ConnectionRecord,
-    Notes,
+    RecordBuilder,
     StateChanged,
     TraceHeaders,
-    new_session_id,
     read_trace_headers,
     tell,
 )
-from agent_conn._room import RoomConnected, WaitOutcome, look, wait_for_room
-from agent_conn._sources import IdentitySource, TokenSource, mint, read_identity
+from agent_conn._room import RoomConnected, look, wait_for_room
 from agent_conn.errors import (
     AgentConnError,
     AttributionUnavailable,
@@ -50,33 +68,39 @@ class InferenceConnection:
     """One websocket to an inference gateway, attributed as well as can be. Single use.
 
     Awaiting it, or entering it with ``async with``, waits for the room, opens the websocket
-    and gives aiohttp's own ``ClientWebSocketResponse``.
+    and gives it: a ``ClientWebSocketResponse`` of aiohttp's.
 
     Args:
-        session: the caller's. Its connector, default headers, cookies, proxy (from the
-            environment too) and trace configs are used; its timeouts, ``auth``, ``.netrc``,
-            middlewares, ``base_url`` and response classes are not. A pre-dial is not traced,
-            the request on it is.
-        url: absolute, ``wss://`` or ``ws://`` (``https`` and ``http`` are taken as such).
-        identity: an ``AgentIdentity``, or a callable read once, right before the request.
+        session: makes the request, so that its subclass, connector, default headers, cookies,
+            proxy (from the environment too), size limits and trace configs count, and whatever
+            instruments it sees one request. Its timeouts and middlewares are not used.
+        url: absolute, ``wss://`` or ``ws://`` (``https`` and ``http`` are taken as such), or a
+            callable, sync or async, that gives it once per dial; what it gives is a secret.
+        identity: an ``AgentIdentity``, or a callable that gives one; read right before the
+            request is sent.
         room_connected: what to wait for, such as an ``asyncio.Event``; None: no wait.
         connect_wait: seconds to wait for it; 0 only looks, None waits for ever.
-        token: the bearer token, or a callable, sync or async, called once per dial.
+        token: the bearer token, or a callable, sync or async, that gives it once per dial.
         on_open: awaited with the websocket before anyone else has it.
         require: raise ``AttributionUnavailable`` where the ids give less than this.
-        headers: sent too; no id's name, no handshake header, no ``Authorization`` beside
-            ``token``.
+        headers: further headers, or a callable, sync or async, that gives them once per dial.
+            They must not set ids, handshake fields, or ``Authorization`` beside ``token``.
         header_names: the names that carry the ids.
         open_timeout: seconds for token, dial, handshake and ``on_open`` together; the wait
             is not in it.
         close_timeout: seconds for a close, after which the transport is aborted.
-        heartbeat: seconds between pings; a dead peer is found within one and a half. None: off.
+        heartbeat: seconds without a message until a ping; a peer that is frozen is found in one
+            and a half times that, while somebody receives. None: off.
+        network_timeout: seconds until the kernel ends the connection of a dead network or host.
+            None: the system's own, which is minutes.
         protocols: websocket subprotocols to ask for.
         compress: whether to ask for permessage-deflate.
         max_msg_size: bytes of the largest message to take.
         ssl: as for aiohttp; True uses the connector's own setting.
+        server_hostname: the name to check the certificate against; None: that of ``url``.
         proxy: as for aiohttp; None uses the session's.
-        allow_insecure: allow a token over ``ws://`` to another host, and ``ssl=False``.
+        proxy_headers: headers for the proxy alone.
+        allow_insecure: allow a token unencrypted to another host or proxy, and ``ssl=False``.
         observer: called with a ``StateChanged`` on every change of state.
         trace_headers: called with the record right before the request; gives headers such as
             ``traceparent``. Where it raises, or names a header that is sent already, none goes.
@@ -88,7 +112,7 @@ class InferenceConnection:
     def __init__(
         self,
         session: aiohttp.ClientSession,
-        url: str | URL,
+        url: UrlSource,
         *,
         identity: IdentitySource | None = None,
         room_connected: RoomConnected | None = None,
@@ -96,77 +120,78 @@ class InferenceConnection:
         token: TokenSource | None = None,
         on_open: OpenHook | None = None,
         require: AttributionLevel = AttributionLevel.NONE,
-        headers: Mapping[str, str] | None = None,
+        headers: HeadersSource | None = None,
         header_names: HeaderNames = DEFAULT_HEADER_NAMES,
         open_timeout: float = 10.0,
         close_timeout: float = 1.0,
-        heartbeat: float | None = 10.0,
+        heartbeat: float | None = 20.0,
+        network_timeout: float | None = 5.0,
         protocols: Iterable[str] = (),
         compress: bool = False,
         max_msg_size: int = 4 * 1024 * 1024,
         ssl: TlsSetting = True,
+        server_hostname: str | None = None,
         proxy: str | URL | None = None,
+        proxy_headers: Mapping[str, str] | None = None,
         allow_insecure: bool = False,
         observer: ConnectionObserver | None = None,
         trace_headers: TraceHeaders | None = None,
     ) -> None:
         problem: ConfigurationError | None = None
         try:
-            check_sources(
-                session,
-                identity,
-                room_connected,
-                token,
-                on_open,
-                require,
-                header_names,
-                observer,
-                trace_headers,
-            )
+            check_type("session", session, aiohttp.ClientSession)
+            check_caller(identity, room_connected, header_names)
+            check_hook("on_open", on_open, may_be_async=True)
+            check_hook("observer", observer)
+            check_hook("trace_headers", trace_headers)
+            self._require = check_require(require)
             self._connect_wait = check_wait(connect_wait)
-            self._settings = settings_of(
+            self._options = DialOptions(
                 url=url,
+                token=token,
                 headers=headers,
                 header_names=header_names,
-                has_token=token is not None,
                 open_timeout=open_timeout,
                 close_timeout=close_timeout,
                 heartbeat=heartbeat,
+                network_timeout=network_timeout,
                 protocols=protocols,
                 compress=compress,
                 max_msg_size=max_msg_size,
                 ssl=ssl,
+                server_hostname=server_hostname,
                 proxy=proxy,
+                proxy_headers=proxy_headers,
                 allow_insecure=allow_insecure,
             )
         except ConfigurationError as error:
             problem = error.with_traceback(None)
         if problem is not None:
             # Some loggers show the locals of a traceback's frames.
-            del self, url, token, headers, proxy
+            del self, session, url, token, headers, proxy, proxy_headers, protocols
             raise problem
         self._session = session
         self._identity_source = identity
         self._room_connected = room_connected
-        self._token = token
         self._on_open = on_open
-        self._require = require
-        self._header_names = header_names
         self._observer = observer
         self._trace_headers = trace_headers
 
         self._state = ConnectionState.IDLE
-        self._notes = Notes(new_session_id())
+        self._record = RecordBuilder()
+        self._url: URL = self._options.shown_url
+        self._headers: dict[str, str] = {}
+        self._bearer: str | None = None
         self._settled: asyncio.Event | None = None
         self._opener: asyncio.Task[object] | None = None
         self._budget: asyncio.Timeout | None = None
         self._close_requested = False
-        self._bearer: str | None = None
+        self._dial: Dial | None = None
         self._opened: OpenWebSocket | None = None
 
     def __repr__(self) -> str:
-        url, session_id = self._settings.url, self._notes.session_id
-        return f"<InferenceConnection {url.origin()}{url.path} {self._state} {session_id}>"
+        where = self._url or "an url that is not read yet"
+        return f"<InferenceConnection {where} {self._state} {self._record.session_id}>"
 
     def __await__(self) -> Generator[object, None, aiohttp.ClientWebSocketResponse]:
         return self.open().__await__()
@@ -201,12 +226,12 @@ class InferenceConnection:
     @property
     def attribution(self) -> AttributionLevel:
         """The level that the sent ids give; NONE before they are read."""
-        return self._notes.attribution
+        return self._record.attribution
 
     @property
     def upgradable(self) -> bool:
         """Whether a connection dialled now would be attributed otherwise: see ``is_current``."""
-        return self._notes.identity is not None and not self.is_current()
+        return self._record.identity is not None and not self.is_current()
 
     def is_current(self) -> bool:
         """Whether its identity source, asked now and here, still holds with what was sent.
@@ -214,23 +239,22 @@ class InferenceConnection:
         It does while it gives no other value for an id, and no higher level. True before the
         ids are read.
         """
-        sent = self._notes.identity
+        sent = self._record.identity
         return sent is None or sent.is_current(read_identity(self._identity_source))
 
     @property
     def loss(self) -> ConnectionLost | None:
-        """The end that nobody here asked for: no Close frame, or a code other than 1000.
+        """The end that nobody here asked for, with the peer's own code and reason.
 
-        None while the websocket is open, and after a close from this side or with 1000: a
-        pump that was not done yet then has to tell that itself.
-        aiohttp drops the Close frame's reason, so the error's ``reason`` says what was seen.
+        None while the websocket is open, after a close from this side, and after close code
+        1000: check completion yourself.
         """
-        return None if self._opened is None else self._opened.loss(self._notes.ended)
+        return None if self._opened is None else self._opened.loss()
 
     @property
     def record(self) -> ConnectionRecord:
         """What is known up to now of how the connection opened and ended."""
-        return self._notes.record()
+        return self._record.build()
 
     async def open(self, *, wait: bool = True, redial: int = 0) -> aiohttp.ClientWebSocketResponse:
         """Open it, as awaiting it does. Without ``wait`` the room is only looked at.
@@ -239,20 +263,27 @@ class InferenceConnection:
         """
         outcome = look(self._room_connected, self._connect_wait if wait else 0)
         self._advance(Transition.WAIT if outcome is None else Transition.DIAL)
-        self._notes.redial = redial
+        self._record.redial = redial
+        self._record.wait_outcome = outcome
         self._opener = asyncio.current_task()
-        self._budget = asyncio.timeout(None if outcome is None else self._settings.open_timeout)
+        self._budget = asyncio.timeout(self._options.open_timeout)
+        left: BaseException | None = None
         try:
             async with self._budget:
-                return await self._establish(outcome)
+                return await self._establish()
         except AgentConnError as error:
-            # Without the frames of aiohttp, whose locals hold every header.
-            failure = self._expiry() if self._budget.expired() else error.with_traceback(None)
+            failure = self._expiry() if self._budget.expired() else error
         except TimeoutError:
             failure = self._expiry()
-        except BaseException:
+        except BaseException as error:
+            left = error
+        # Raised here and not above, and without the frames that they went through: those of
+        # aiohttp hold every header in their locals.
+        if left is not None:
             await self._abandon(None)
-            raise
+            left.__context__ = None
+            raise left.with_traceback(None)
+        failure = failure.with_traceback(None)
         await self._abandon(failure)
         raise failure
 
@@ -278,78 +309,119 @@ class InferenceConnection:
                     self._settled = asyncio.Event()
                 await self._settled.wait()
 
-    async def _establish(self, outcome: WaitOutcome | None) -> aiohttp.ClientWebSocketResponse:
-        self._notes.started_at = _now()
-        self._notes.wait_outcome = outcome
-        attempt = Attempt(self._session, self._settings, self._notes.progress)
-        self._opened = await attempt.open(
-            prepare=self._prepare, identify=self._identify, pre_dial=outcome is None
+    async def _establish(self) -> aiohttp.ClientWebSocketResponse:
+        record = self._record
+        record.started_at = _now()
+        url = await read_url(self._options)
+        # Of a URL that a callable gave, only its origin is told.
+        self._url = url.origin() if callable(self._options.url) else self._url
+        waits = record.wait_outcome is None
+        if not waits:
+            await self._prepare()
+        elif self._budget is not None and not self._close_requested:
+            self._budget.reschedule(None)
+        self._dial = Dial(self._session, self._options, record)
+        self._opened = await self._dial.open(
+            url,
+            headers={} if waits else self._read_headers(),
+            read_headers=self._read_headers_and_trace,
+            prepare=self._wait_and_prepare if waits else None,
         )
+        self._bearer = None
         self._advance(Transition.UPGRADE)
         if self._on_open is not None:
             await self._run_on_open(self._on_open, self._opened.ws)
-        self._notes.opened_at = _now()
+        record.opened_at = _now()
         self._advance(Transition.OPEN)
-        self._opener = self._budget = None
+        self._opener = self._budget = self._dial = None
         if logger.isEnabledFor(logging.INFO):
-            extra = {"session_id": self._notes.session_id, "attribution": self.attribution.name}
+            extra = {"session_id": record.session_id, "attribution": self.attribution.name}
             logger.info("connection_opened", extra=extra)
         return self._opened.ws
 
-    async def _prepare(self) -> None:
-        if self._notes.wait_outcome is None and self._room_connected is not None:
-            self._notes.wait_outcome = await wait_for_room(self._room_connected, self._connect_wait)
-            self._advance(Transition.DIAL)
-            assert self._budget is not None
-            if not self._close_requested:
-                self._budget.reschedule(_now() + self._settings.open_timeout)
-        self._notes.waited_at = _now()
-        if isinstance(self._token, str):
-            self._bearer = self._token
-        elif self._token is not None:
-            self._bearer = await mint(self._token)
-        self._notes.minted_at = _now()
+    async def _wait_and_prepare(self) -> None:
+        assert self._room_connected is not None
+        self._record.wait_outcome = await wait_for_room(self._room_connected, self._connect_wait)
+        self._advance(Transition.DIAL)
+        assert self._budget is not None
+        if not self._close_requested:
+            self._budget.reschedule(_now() + self._options.open_timeout)
+        await self._prepare()
 
-    def _identify(self) -> dict[str, str]:
-        identity = self._notes.identity = read_identity(self._identity_source)
+    async def _prepare(self) -> None:
+        self._record.waited_at = _now()
+        self._bearer = await read_token(self._options)
+        self._headers = await read_headers(self._options)
+        self._record.minted_at = _now()
+
+    def _read_headers(self) -> dict[str, str]:
+        """The caller's, the token's and those of the identity that is known now."""
+        record, names = self._record, self._options.header_names
+        identity = record.identity = read_identity(self._identity_source)
         if identity.level < self._require:
             raise AttributionUnavailable(
                 f"attribution is {identity.level.name}, {self._require.name} is required",
                 retryable=True,
             )
-        headers = {**self._settings.headers, **identity.headers(self._header_names)}
-        headers[self._header_names.session_id] = self._notes.session_id
-        if self._trace_headers is not None:
-            taken = {*headers, *self._settings.reserved_names, "Authorization"}
-            headers |= read_trace_headers(self._trace_headers, self.record, taken)
+        headers = {**self._headers, **identity.headers(names)}
+        if names.session_id is not None:
+            headers[names.session_id] = record.session_id
         if self._bearer is not None:
             headers["Authorization"] = f"Bearer {self._bearer}"
-            self._bearer = None
+        return headers
+
+    def _read_headers_and_trace(self) -> dict[str, str]:
+        headers = self._read_headers()
+        if self._trace_headers is not None:
+            taken = {*headers, *self._options.reserved_names, "Authorization"}
+            headers |= read_trace_headers(self._trace_headers, self.record, taken)
         return headers
 
     async def _run_on_open(self, hook: OpenHook, ws: aiohttp.ClientWebSocketResponse) -> None:
         try:
-            await hook(ws)
+            opening = hook(ws)
+            if inspect.isawaitable(opening):
+                await opening
+                return
         except Exception as error:
             lost = ws.closed or isinstance(error, OSError | aiohttp.ClientError)
             raise OpenHookFailed(
                 f"on_open raised {type(error).__name__}", retryable=lost
             ) from error
+        raise ConfigurationError(
+            f"on_open must be async, got a function that returned {kind(opening)}"
+        )
 
     def _expiry(self) -> AgentConnError:
         if self._close_requested:
             return StateError("the connection was closed while it was being opened")
+        dial, seconds = self._dial, self._options.open_timeout
+        if dial is not None and dial.refusal is not None:
+            return dial.refusal
         phase = self._phase()
-        return ConnectTimeout(
-            f"open_timeout of {self._settings.open_timeout:g} s ran out in {phase}", phase=phase
+        text = f"open_timeout of {seconds:g} s ran out in {phase}"
+        if dial is not None and dial.pre_dial is not None and dial.pre_dial.events.queued:
+            text = (
+                f"open_timeout of {seconds:g} s ran out while all connections of the session's "
+                f"connector were taken ({self._connector_limits()}): raise its limit"
+            )
+        return ConnectTimeout(text, phase=phase)
+
+    def _connector_limits(self) -> str:
+        connector = self._session.connector
+        limits = (
+            {}
+            if connector is None
+            else {"limit": connector.limit, "limit_per_host": connector.limit_per_host}
         )
+        return ", ".join(f"{name}={value}" for name, value in limits.items() if value)
 
     def _phase(self) -> Phase:
         if self._opened is not None:
             return Phase.ON_OPEN
-        if self._notes.minted_at is None:
+        if self._record.minted_at is None:
             return Phase.TOKEN
-        return Phase.DIAL if self._notes.progress.connected is None else Phase.HANDSHAKE
+        return Phase.DIAL if self._record.connected_at is None else Phase.HANDSHAKE
 
     def _interrupt(self) -> None:
         self._close_requested = True
@@ -361,24 +433,25 @@ class InferenceConnection:
     async def _abandon(self, failure: AgentConnError | None) -> None:
         """Release everything after an opening that failed (or was cancelled: no ``failure``)."""
         self._advance(Transition.CLOSE, failure)
+        self._dial = self._bearer = None
         try:
             if self._opened is not None:
                 if isinstance(failure, OpenHookFailed):
-                    await self._opened.close(self._settings.close_timeout)
+                    await self._opened.close(self._options.close_timeout)
                 else:
                     await self._opened.abort()
         finally:
             self._advance(Transition.CLOSED, failure)
 
     async def _close_open(self) -> None:
-        assert self._opened is not None
+        opened, record = self._opened, self._record
+        assert opened is not None
         self._advance(Transition.CLOSE)
-        self._notes.ended = Ending.ABORTED
+        record.ended = Ending.ABORTED
         try:
-            self._notes.ended = await self._opened.close(self._settings.close_timeout)
+            record.ended = await opened.close(self._options.close_timeout)
         finally:
-            code = self._opened.ws.close_code
-            self._notes.close_code = int(code or aiohttp.WSCloseCode.ABNORMAL_CLOSURE)
+            record.close_code, record.close_reason = opened.close_code, opened.close_reason
             self._advance(Transition.CLOSED)
 
     def _advance(self, transition: Transition, error: AgentConnError | None = None) -> None:
@@ -387,9 +460,10 @@ class InferenceConnection:
         if self._state is ConnectionState.CLOSED and self._settled is not None:
             self._settled.set()
         if self._observer is not None:
-            url = self._settings.url.with_query(None).with_fragment(None)
-            change = StateChanged(previous, self._state, url, _now(), self.record, error)
-            tell(self._observer, change)
+            tell(
+                self._observer,
+                StateChanged(previous, self._state, self._url, _now(), self.record, error),
+            )
 
 
 def _now() -> float:

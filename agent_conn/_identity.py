@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
-from types import MappingProxyType
 from typing import cast
 
 from agent_conn.errors import ConfigurationError
@@ -13,7 +13,6 @@ from agent_conn.errors import ConfigurationError
 MAX_ID_LENGTH = 256
 
 _IDS = ("job_id", "room_id", "agent_id")
-_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 _TOKEN_CHARACTERS = frozenset(
     "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -44,25 +43,28 @@ class HeaderNames:
     """The request headers that carry the ids, by default those of LiveKit's gateway.
 
     Raises:
-        ConfigurationError: a name is no HTTP field name (RFC 9110, section 5.1), or two
+        ConfigurationError: a name cannot be an HTTP field name (RFC 9110, section 5.1), or two
             names are alike without regard to case.
     """
 
     job_id: str = "X-LiveKit-Job-ID"
     room_id: str = "X-LiveKit-Room-ID"
     agent_id: str = "X-LiveKit-Agent-ID"
-    session_id: str = "X-LiveKit-Session-ID"
+    session_id: str | None = "X-LiveKit-Session-ID"
+    """None sends no session id."""
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            if not is_header_name(getattr(self, item.name)):
-                raise ConfigurationError(f"header_names.{item.name} is no HTTP field name")
-        if len({name.lower() for name in self.all()}) < len(fields(self)):
-            raise ConfigurationError("header_names gives one name to two ids")
+            name = getattr(self, item.name)
+            if not is_header_name(name) and (item.name, name) != ("session_id", None):
+                raise ConfigurationError(f"header_names.{item.name} must be an HTTP field name")
+        if len({name.lower() for name in self.all()}) < len(self.all()):
+            raise ConfigurationError("header_names must give each id a name of its own")
 
     def all(self) -> tuple[str, ...]:
-        """Every name: job, room, agent, session."""
-        return (self.job_id, self.room_id, self.agent_id, self.session_id)
+        """Every name: job, room, agent and, unless it is None, session."""
+        ids = (self.job_id, self.room_id, self.agent_id)
+        return ids if self.session_id is None else (*ids, self.session_id)
 
 
 DEFAULT_HEADER_NAMES = HeaderNames()
@@ -72,15 +74,15 @@ DEFAULT_HEADER_NAMES = HeaderNames()
 class AgentIdentity:
     """The ids known of a caller: its job, its room's sid and its agent's participant sid.
 
-    An id that cannot be sent is left out, and ``omitted`` tells why: it is no ``str``,
-    blank, over 256 characters or not printable ASCII. Making one never raises, so that an
-    odd id costs a level of attribution and not the call.
+    An id that cannot be sent is left out, and ``omitted`` tells why: it is not a ``str``,
+    blank, over 256 characters or not printable ASCII. Making one never raises: a missing id
+    never fails the call.
     """
 
     job_id: str | None = None
     room_id: str | None = None
     agent_id: str | None = None
-    omitted: Mapping[str, str] = field(init=False, repr=False, compare=False)
+    omitted: dict[str, str] = field(init=False, repr=False, compare=False)
     """The reason for each id that is left out, by field name."""
 
     def __post_init__(self) -> None:
@@ -93,7 +95,7 @@ class AgentIdentity:
                 object.__setattr__(self, name, None)
             elif type(value) is not str:
                 object.__setattr__(self, name, str.__str__(value))
-        object.__setattr__(self, "omitted", MappingProxyType(reasons) if reasons else _NOTHING)
+        object.__setattr__(self, "omitted", reasons)
 
     @classmethod
     def best_effort(
@@ -111,16 +113,14 @@ class AgentIdentity:
             _read("agent_id", agent_id, raised),
         )
         if raised:
-            omitted = MappingProxyType({**identity.omitted, **raised})
-            object.__setattr__(identity, "omitted", omitted)
+            identity.omitted.update(raised)
         return identity
 
     @classmethod
     def unavailable(cls, reason: str) -> AgentIdentity:
         """An identity without ids, each left out for one reason."""
         identity = cls()
-        reasons = dict.fromkeys(_IDS, reason)
-        object.__setattr__(identity, "omitted", MappingProxyType(reasons))
+        identity.omitted.update(dict.fromkeys(_IDS, reason))
         return identity
 
     @property
@@ -154,6 +154,9 @@ class AgentIdentity:
         return same and known.level <= self.level
 
 
+IdentitySource = AgentIdentity | Callable[[], AgentIdentity]
+
+
 def _read(name: str, source: object, raised: dict[str, str]) -> str | None:
     """The value of ``source``, or None, with the reason, where it raises.
 
@@ -179,3 +182,20 @@ def _unfit(value: object) -> str | None:
     if len(text) > MAX_ID_LENGTH:
         return f"is over {MAX_ID_LENGTH} characters"
     return None if is_printable_ascii(text) else "is not printable ASCII"
+
+
+def read_identity(source: IdentitySource | None) -> AgentIdentity:
+    """The identity that is known now. Never raises: a missing id never fails the call."""
+    if source is None:
+        return AgentIdentity()
+    if isinstance(source, AgentIdentity):
+        return source
+    try:
+        identity: object = source()
+    except Exception as error:
+        return AgentIdentity.unavailable(f"identity raised {type(error).__name__}")
+    if isinstance(identity, AgentIdentity):
+        return identity
+    if inspect.iscoroutine(identity):
+        identity.close()
+    return AgentIdentity.unavailable(f"identity gave {type(identity).__name__}")

@@ -1,14 +1,13 @@
-"""What one connection was asked to do, checked before any I/O."""
+"""Every argument of a connection, checked before any I/O."""
 
 from __future__ import annotations
 
+import inspect
 import ipaddress
 import ssl as ssl_module
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
-from functools import lru_cache
-from typing import Any
+from typing import TypeVar, cast
 
 import aiohttp
 from yarl import URL
@@ -21,12 +20,16 @@ from agent_conn._identity import (
     is_printable_ascii,
 )
 from agent_conn._room import RoomConnected
-from agent_conn._sources import is_token
 from agent_conn.errors import ConfigurationError
+
+T = TypeVar("T")
 
 MAX_HEADER_VALUE = 8190
 """Bytes of one header that aiohttp's and most other servers take."""
+MAX_TOKEN = 8000
+"""Characters of a token; with its header's name it must pass servers' 8 KiB for a header."""
 
+URL_EXAMPLE = "wss://gateway.example/v1"
 _SCHEMES = frozenset({"ws", "wss", "http", "https"})
 _INSECURE_SCHEMES = frozenset({"ws", "http"})
 _HANDSHAKE_NAMES = frozenset(
@@ -38,115 +41,98 @@ _WINDOW_BITS = 15
 Handler = Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]]
 """What an aiohttp client middleware passes a request on to."""
 TlsSetting = ssl_module.SSLContext | aiohttp.Fingerprint | bool
+TokenSource = str | Callable[[], str | Awaitable[str]]
+"""A bearer token, or what gives a fresh one, sync or async."""
+UrlSource = str | URL | Callable[[], str | URL | Awaitable[str | URL]]
+"""Where to dial, or what gives it, sync or async."""
+HeadersSource = Mapping[str, str] | Callable[[], Mapping[str, str] | Awaitable[Mapping[str, str]]]
+"""Further headers, or what gives them, sync or async."""
 
 
-class DialSettings:
-    """Checked settings of a dial. Its repr shows none of them, since some are secret.
+class DialOptions:
+    """Checked options of a dial. Its repr shows none of them, since some are secret.
 
     Raises:
-        ConfigurationError: an argument is wrong; the message names it, never its value.
+        ConfigurationError: an argument is wrong; the message names it, never a secret.
     """
-
-    __slots__ = (
-        "authorized",
-        "close_timeout",
-        "compress",
-        "headers",
-        "heartbeat",
-        "max_msg_size",
-        "open_timeout",
-        "protocols",
-        "proxy",
-        "reserved_names",
-        "ssl",
-        "url",
-    )
 
     def __init__(
         self,
         *,
-        url: str | URL,
-        headers: Mapping[str, str] | None,
+        url: UrlSource,
+        token: TokenSource | None,
+        headers: HeadersSource | None,
         header_names: HeaderNames,
-        has_token: bool,
         open_timeout: float,
         close_timeout: float,
         heartbeat: float | None,
+        network_timeout: float | None,
         protocols: Iterable[str],
         compress: bool,
         max_msg_size: int,
         ssl: TlsSetting,
+        server_hostname: str | None,
         proxy: str | URL | None,
+        proxy_headers: Mapping[str, str] | None,
         allow_insecure: bool,
     ) -> None:
-        self.url: URL = check_url(url)
+        self.allow_insecure = allow_insecure
+        self.token = _check_token(token)
+        self.header_names = header_names
         reserved = header_names.all()
-        self.reserved_names: tuple[str, ...] = (
-            (*reserved, "Authorization") if has_token else reserved
+        self.reserved_names = reserved if token is None else (*reserved, "Authorization")
+        self.headers = headers if callable(headers) else check_headers(headers, self.reserved_names)
+        self.url = url if callable(url) else check_url(url)
+        if isinstance(self.url, URL) and self.carries_token:
+            self.check_clear(self.url)
+        self.open_timeout = check_seconds("open_timeout", open_timeout)
+        self.close_timeout = check_seconds("close_timeout", close_timeout)
+        self.heartbeat = check_optional("heartbeat", heartbeat)
+        self.network_timeout = check_optional("network_timeout", network_timeout)
+        self.protocols = _check_protocols(protocols)
+        self.compress = _WINDOW_BITS if compress else 0
+        self.max_msg_size = _check_size(max_msg_size)
+        self.ssl = _check_tls(ssl, allow_insecure=allow_insecure)
+        self.server_hostname = _check_server_hostname(server_hostname)
+        self.proxy = None if proxy is None else check_proxy(_parse("proxy", proxy))
+        self.proxy_headers = (
+            None if proxy_headers is None else check_headers(proxy_headers, (), "proxy_headers")
         )
-        self.headers: dict[str, str] = check_headers(headers, self.reserved_names)
-        # Whether an Authorization header goes out that the caller or a token gave.
-        self.authorized: bool = has_token or _has_authorization(self.headers)
-        if not allow_insecure:
-            _check_security(self.url, ssl, carries_token=self.authorized)
-        self.open_timeout: float = check_seconds("open_timeout", open_timeout)
-        self.close_timeout: float = check_seconds("close_timeout", close_timeout)
-        self.heartbeat: float | None = (
-            None if heartbeat is None else check_seconds("heartbeat", heartbeat)
+
+    @property
+    def shown_url(self) -> URL:
+        """The URL without what may be secret in it; empty where a callable gives it."""
+        if not isinstance(self.url, URL):
+            return URL()
+        return self.url.with_query(None).with_fragment(None)
+
+    @property
+    def carries_token(self) -> bool:
+        """Whether an ``Authorization`` header goes out that the caller gave, as far as is known."""
+        if self.token is not None:
+            return True
+        return not callable(self.headers) and any(
+            name.lower() == "authorization" for name in self.headers
         )
-        self.protocols: tuple[str, ...] = _check_protocols(protocols)
-        self.compress: int = _WINDOW_BITS if compress else 0
-        self.max_msg_size: int = _check_size(max_msg_size)
-        self.ssl: TlsSetting = _check_tls(ssl)
-        self.proxy: URL | None = None if proxy is None else _parse("proxy", proxy)
 
+    def check_clear(self, url: URL, proxy: URL | None = None) -> None:
+        """Refuse to send a token to ``url`` unencrypted, other than within this machine.
 
-@lru_cache(maxsize=16, typed=True)
-def _checked(**arguments: Any) -> DialSettings:  # noqa: ANN401
-    return DialSettings(**arguments)
-
-
-def settings_of(**arguments: Any) -> DialSettings:  # noqa: ANN401  (those of DialSettings)
-    """``DialSettings`` of these arguments, shared by the dials that have the same ones.
-
-    Checking them anew for each cost a twentieth of an open (``python benchmarks/opening.py``).
-
-    Raises:
-        ConfigurationError: an argument is wrong.
-    """
-    with suppress(TypeError):
-        return _checked(**arguments)
-    # One has no hash, as headers have none.
-    return DialSettings(**arguments)
-
-
-def check_sources(
-    session: object,
-    identity: object,
-    room_connected: object,
-    token: object,
-    on_open: object,
-    require: object,
-    header_names: object,
-    observer: object,
-    trace_headers: object,
-) -> None:
-    """Check the arguments of a connection that it reads, calls or waits for.
-
-    Raises:
-        ConfigurationError: one is of the wrong kind.
-    """
-    if not isinstance(session, aiohttp.ClientSession):
-        raise ConfigurationError("session is no aiohttp.ClientSession")
-    check_caller(identity, room_connected, header_names)
-    if not (token is None or callable(token) or is_token(token)):
-        raise ConfigurationError("token is no callable and no str that can stand in a header")
-    if not isinstance(require, AttributionLevel):
-        raise ConfigurationError("require is no AttributionLevel")
-    hooks = {"on_open": on_open, "observer": observer, "trace_headers": trace_headers}
-    for name, hook in hooks.items():
-        if not (hook is None or callable(hook)):
-            raise ConfigurationError(f"{name} is not callable")
+        Raises:
+            ConfigurationError: a host would see it, or a proxy on the way.
+        """
+        if self.allow_insecure or url.scheme not in _INSECURE_SCHEMES:
+            return
+        if not is_loopback(url.host or ""):
+            raise ConfigurationError(
+                "url must be encrypted where a token is sent: use wss://, or pass "
+                "allow_insecure=True"
+            )
+        if proxy is not None and not is_loopback(proxy.host or ""):
+            raise ConfigurationError(
+                "proxy must be on this machine where a token is sent unencrypted: use wss://, or "
+                "pass allow_insecure=True"
+            )
 
 
 def check_caller(identity: object, room_connected: object, header_names: object) -> None:
@@ -155,12 +141,64 @@ def check_caller(identity: object, room_connected: object, header_names: object)
     Raises:
         ConfigurationError: one is of the wrong kind.
     """
+    wanted = "identity must be an AgentIdentity or a callable that gives one"
+    if inspect.iscoroutinefunction(identity):
+        raise ConfigurationError(f"{wanted}, got an async def: make it a def")
     if not (identity is None or isinstance(identity, AgentIdentity) or callable(identity)):
-        raise ConfigurationError("identity is neither an AgentIdentity nor a callable")
-    if not (room_connected is None or isinstance(room_connected, RoomConnected)):
-        raise ConfigurationError("room_connected has no is_set() and wait()")
-    if not isinstance(header_names, HeaderNames):
-        raise ConfigurationError("header_names is no HeaderNames")
+        raise ConfigurationError(f"{wanted}, got {kind(identity)}")
+    check_room(room_connected)
+    check_type("header_names", header_names, HeaderNames)
+
+
+def check_room(room_connected: object) -> None:
+    """Check that ``room_connected`` can be waited for by a task.
+
+    Raises:
+        ConfigurationError: it cannot.
+    """
+    if room_connected is None:
+        return
+    wanted = "room_connected must have is_set() and async wait(), as asyncio.Event has"
+    if not isinstance(room_connected, RoomConnected):
+        raise ConfigurationError(f"{wanted}, got {kind(room_connected)}")
+    if not inspect.iscoroutinefunction(room_connected.wait):
+        raise ConfigurationError(
+            f"{wanted}, got {kind(room_connected)}, whose wait() would hold up the event loop"
+        )
+
+
+def check_hook(name: str, hook: object, *, may_be_async: bool = False) -> None:
+    """Check that ``hook`` is None or can be called; and, unless it may be, that it is no coroutine.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    if hook is None:
+        return
+    if not callable(hook):
+        raise ConfigurationError(f"{name} must be callable, got {kind(hook)}")
+    if not may_be_async and inspect.iscoroutinefunction(hook):
+        raise ConfigurationError(f"{name} must be a def, got an async def, which nobody awaits")
+
+
+def check_type(name: str, value: T, wanted: type[T]) -> T:
+    """``value``, which is a ``wanted``.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    if not isinstance(value, wanted):
+        raise ConfigurationError(f"{name} must be of {wanted.__name__}, got {kind(value)}")
+    return value
+
+
+def check_require(require: object) -> AttributionLevel:
+    """``require`` as a level; a plain number is none.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    return check_type("require", cast("AttributionLevel", require), AttributionLevel)
 
 
 def check_wait(seconds: object) -> float | None:
@@ -172,20 +210,13 @@ def check_wait(seconds: object) -> float | None:
     return None if seconds is None else check_seconds("connect_wait", seconds, zero=True)
 
 
-def check_url(url: str | URL, name: str = "url") -> URL:
-    """``url`` parsed: absolute, ``ws``, ``wss``, ``http`` or ``https``, no user in it.
+def check_optional(name: str, seconds: object) -> float | None:
+    """``seconds`` as a finite number above 0, or None.
 
     Raises:
-        ConfigurationError: it is anything else; the message has ``name``.
+        ConfigurationError: it is neither; the message has ``name``.
     """
-    parsed = _parse(name, url)
-    if parsed.scheme not in _SCHEMES:
-        raise ConfigurationError(f"{name} has a scheme that is not ws, wss, http or https")
-    if not parsed.host:
-        raise ConfigurationError(f"{name} has no host")
-    if parsed.user is not None or parsed.password is not None:
-        raise ConfigurationError(f"{name} holds a user or password; pass token= instead")
-    return parsed
+    return None if seconds is None else check_seconds(name, seconds)
 
 
 def check_seconds(name: str, value: object, *, zero: bool = False) -> float:
@@ -198,11 +229,48 @@ def check_seconds(name: str, value: object, *, zero: bool = False) -> float:
         fits = 0 < value <= sys.float_info.max or (zero and value == 0)
         if fits:
             return float(value)
-    least = "0 or more" if zero else "above 0"
-    raise ConfigurationError(f"{name} is not a finite number of seconds {least}")
+    least = "of 0 or more" if zero else "above 0"
+    got = f"{value}" if isinstance(value, float) else kind(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        got = str(value) if abs(value) < sys.maxsize else "one that is too large"
+    raise ConfigurationError(f"{name} must be a finite number of seconds {least}, got {got}")
 
 
-def check_headers(headers: Mapping[str, str] | None, reserved: Iterable[str]) -> dict[str, str]:
+def check_url(url: object, name: str = "url") -> URL:
+    """``url`` parsed: absolute, ``ws``, ``wss``, ``http`` or ``https``, no user in it.
+
+    Raises:
+        ConfigurationError: it is anything else; the message has ``name``.
+    """
+    parsed = _parse(name, url)
+    if parsed.scheme not in _SCHEMES:
+        raise ConfigurationError(
+            f"{name} needs a scheme of ws, wss, http or https, such as {URL_EXAMPLE}"
+        )
+    if not parsed.host:
+        raise ConfigurationError(f"{name} needs a host, such as {URL_EXAMPLE}")
+    if parsed.user is not None or parsed.password is not None:
+        raise ConfigurationError(f"{name} must hold no user or password: pass token= instead")
+    return parsed
+
+
+def check_proxy(proxy: URL) -> URL:
+    """``proxy``, which aiohttp can go through.
+
+    Raises:
+        ConfigurationError: it is neither http nor https.
+    """
+    if proxy.scheme not in {"http", "https"} or not proxy.host:
+        shown = f"{proxy.scheme}://" if proxy.scheme else "no scheme"
+        raise ConfigurationError(
+            f"proxy must be an http:// or https:// URL with a host, got {shown}"
+        )
+    return proxy
+
+
+def check_headers(
+    headers: object, reserved: Iterable[str], argument: str = "headers"
+) -> dict[str, str]:
     """The caller's headers, able to be sent and free of ``reserved`` names in any case.
 
     Raises:
@@ -211,27 +279,28 @@ def check_headers(headers: Mapping[str, str] | None, reserved: Iterable[str]) ->
     if headers is None:
         return {}
     if not isinstance(headers, Mapping):
-        raise ConfigurationError("headers is no mapping of str to str")
+        raise ConfigurationError(f"{argument} must be a mapping of str to str, got {kind(headers)}")
     taken = {name.lower() for name in reserved}
     seen: set[str] = set()
     for name, value in headers.items():
         if not is_header_name(name):
-            raise ConfigurationError("headers has a name that is no HTTP field name")
+            raise ConfigurationError(f"{argument} has a name that cannot be a header's")
         lower = name.lower()
         if lower in taken:
-            raise ConfigurationError(f"headers has {name}, which this package sets itself")
+            raise ConfigurationError(f"{argument} must not have {name}, which the connection sets")
         if lower in _HANDSHAKE_NAMES or lower.startswith(_HANDSHAKE_PREFIX):
-            raise ConfigurationError(f"headers has {name}, which belongs to the handshake")
+            raise ConfigurationError(
+                f"{argument} must not have {name}, which belongs to the handshake"
+            )
         if lower in seen:
-            raise ConfigurationError(f"headers has {name} twice, in different case")
+            raise ConfigurationError(f"{argument} has {name} twice, in different case")
         if not is_header_value(value):
-            raise ConfigurationError(f"headers has a value for {name} that cannot be sent")
+            raise ConfigurationError(
+                f"{argument} has a value for {name} that cannot be sent: it must be a str of "
+                f"printable ASCII, at most {MAX_HEADER_VALUE} characters"
+            )
         seen.add(lower)
     return dict(headers)
-
-
-def _has_authorization(headers: Mapping[str, str]) -> bool:
-    return any(name.lower() == "authorization" for name in headers)
 
 
 def is_header_value(value: object) -> bool:
@@ -239,7 +308,13 @@ def is_header_value(value: object) -> bool:
     return isinstance(value, str) and len(value) <= MAX_HEADER_VALUE and is_printable_ascii(value)
 
 
-@lru_cache(maxsize=64)
+def is_token(value: object) -> bool:
+    """Whether ``value`` can stand behind ``Bearer``: printable ASCII without spaces."""
+    if not isinstance(value, str) or not value or len(value) > MAX_TOKEN:
+        return False
+    return is_printable_ascii(value) and " " not in value
+
+
 def is_loopback(host: str) -> bool:
     """Whether ``host`` is ``localhost`` or a loopback address."""
     try:
@@ -248,9 +323,14 @@ def is_loopback(host: str) -> bool:
         return host.lower().rstrip(".") == "localhost"
 
 
+def kind(value: object) -> str:
+    """What ``value`` is, for a message: its type, never its text."""
+    return "None" if value is None else type(value).__name__
+
+
 def _parse(name: str, url: object) -> URL:
     if not isinstance(url, str | URL):
-        raise ConfigurationError(f"{name} is neither str nor yarl.URL")
+        raise ConfigurationError(f"{name} must be a str or yarl.URL, got {kind(url)}")
     parsed: URL | None
     try:
         parsed = URL(url)
@@ -259,37 +339,52 @@ def _parse(name: str, url: object) -> URL:
         parsed = None
     # Raised here and not above: yarl's own error, which would be the context, has the URL.
     if parsed is None:
-        raise ConfigurationError(f"{name} cannot be parsed")
+        raise ConfigurationError(f"{name} cannot be parsed; it must be like {URL_EXAMPLE}")
     return parsed
 
 
-def _check_security(url: URL, ssl: TlsSetting, *, carries_token: bool) -> None:
-    if carries_token and url.scheme in _INSECURE_SCHEMES and not is_loopback(url.host or ""):
+def _check_token(token: object) -> TokenSource | None:
+    if token is None or callable(token) or is_token(token):
+        return cast("TokenSource | None", token)
+    wanted = "token must be a callable or a str valid in a header"
+    if isinstance(token, str) and token.lower().startswith("bearer "):
+        raise ConfigurationError(f'{wanted}, got one that starts with "Bearer": leave that out')
+    raise ConfigurationError(
+        f"{wanted}, got {'another str' if isinstance(token, str) else kind(token)}"
+    )
+
+
+def _check_tls(ssl: object, *, allow_insecure: bool) -> TlsSetting:
+    if not isinstance(ssl, TlsSetting):
         raise ConfigurationError(
-            "token would go over an unencrypted url; use wss:// or pass allow_insecure=True"
+            f"ssl must be an ssl.SSLContext, an aiohttp.Fingerprint or a bool, got {kind(ssl)}"
         )
-    if ssl is False:
+    if ssl is False and not allow_insecure:
         raise ConfigurationError(
             "ssl=False checks no certificate; pass a context, or allow_insecure=True"
         )
-
-
-def _check_tls(ssl: TlsSetting) -> TlsSetting:
-    if not isinstance(ssl, TlsSetting):
-        raise ConfigurationError("ssl is no ssl.SSLContext, aiohttp.Fingerprint or bool")
     return ssl
 
 
-def _check_protocols(protocols: Iterable[str]) -> tuple[str, ...]:
+def _check_server_hostname(name: object) -> str | None:
+    if name is None or (isinstance(name, str) and name and is_printable_ascii(name)):
+        return name
+    raise ConfigurationError(f"server_hostname must be a host's name, got {kind(name)}")
+
+
+def _check_protocols(protocols: object) -> tuple[str, ...]:
     if protocols == ():
         return ()
-    names = None if isinstance(protocols, str) else tuple(protocols)
-    if names is None or not all(is_header_name(name) for name in names):
-        raise ConfigurationError("protocols is no sequence of subprotocol names")
+    names = tuple(protocols) if isinstance(protocols, Iterable) else (protocols,)
+    if isinstance(protocols, str) or not all(is_header_name(name) for name in names):
+        raise ConfigurationError(
+            f"protocols must be a sequence of subprotocol names, got {kind(protocols)}"
+        )
     return names
 
 
 def _check_size(size: object) -> int:
     if isinstance(size, bool) or not isinstance(size, int) or size <= 0:
-        raise ConfigurationError("max_msg_size is not a number of bytes above 0")
+        got = size if isinstance(size, int | float) else kind(size)
+        raise ConfigurationError(f"max_msg_size must be a number of bytes above 0, got {got}")
     return size

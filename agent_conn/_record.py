@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from yarl import URL
 
-from agent_conn._dial.predial import Progress
 from agent_conn._identity import AgentIdentity, AttributionLevel
 from agent_conn._lifecycle import ConnectionState, Ending
 from agent_conn._options import check_headers
@@ -49,29 +48,41 @@ class ConnectionRecord:
     dialed: float | None = None
     """From then until TCP and TLS were up; next to nothing where a pre-dial was ready."""
     upgraded: float | None = None
-    """From the request to the gateway's 101."""
+    """From the request to the gateway's answer."""
     opened: float | None = None
     """In ``on_open``."""
+    response_headers: dict[str, str] = field(default_factory=dict)
+    """The headers of the gateway's answer, without cookies and without values that repeat what
+    was sent as a secret."""
     close_code: int | None = None
-    """The close code (RFC 6455, section 7.4), 1006 where no Close frame came."""
+    """The close code (RFC 6455, section 7.4): 1005 for an empty Close frame, 1006 for none."""
+    close_reason: str = ""
+    """The text of the peer's Close frame, empty where it repeats what was sent as a secret."""
     ended: Ending | None = None
     """How the open connection ended; None where it never opened or is still open."""
 
 
-class Notes:
-    """What is noted of one connection on its way. Times are of the loop's clock, in seconds."""
+class RecordBuilder:
+    """What is known of one connection up to now. Times are of the loop's clock, in seconds."""
 
-    def __init__(self, session_id: str) -> None:
-        self.session_id = session_id
+    def __init__(self) -> None:
+        self.session_id: str = new_session_id()
         self.redial: int = 0
         self.identity: AgentIdentity | None = None
         self.wait_outcome: WaitOutcome | None = None
-        self.progress: Progress = Progress()
+        self.pre_dialed: bool = False
+        self.dials: int = 0
         self.started_at: float | None = None
+        self.pre_dial_started_at: float | None = None
+        self.pre_dial_ended_at: float | None = None
         self.waited_at: float | None = None
         self.minted_at: float | None = None
+        self.connected_at: float | None = None
+        self.answered_at: float | None = None
         self.opened_at: float | None = None
+        self.read_response_headers: Callable[[], dict[str, str]] = dict
         self.close_code: int | None = None
+        self.close_reason: str = ""
         self.ended: Ending | None = None
 
     @property
@@ -79,24 +90,25 @@ class Notes:
         """The level that the sent ids give; NONE before they are read."""
         return AttributionLevel.NONE if self.identity is None else self.identity.level
 
-    def record(self) -> ConnectionRecord:
-        """What is known up to now."""
-        progress = self.progress
+    def build(self) -> ConnectionRecord:
+        """The record as of now."""
         return ConnectionRecord(
             session_id=self.session_id,
             attribution=self.attribution,
             identity=self.identity,
             wait_outcome=self.wait_outcome,
-            pre_dialed=progress.pre_dialed,
+            pre_dialed=self.pre_dialed,
             redial=self.redial,
-            dials=progress.dials,
-            pre_dial=seconds_between(progress.pre_dial_started, progress.pre_dial_ended),
+            dials=self.dials,
+            pre_dial=seconds_between(self.pre_dial_started_at, self.pre_dial_ended_at),
             waited=seconds_between(self.started_at, self.waited_at),
             minted=seconds_between(self.waited_at, self.minted_at),
-            dialed=seconds_between(self.minted_at, progress.connected),
-            upgraded=seconds_between(progress.connected, progress.answered),
-            opened=seconds_between(progress.answered, self.opened_at),
+            dialed=seconds_between(self.minted_at, self.connected_at),
+            upgraded=seconds_between(self.connected_at, self.answered_at),
+            opened=seconds_between(self.answered_at, self.opened_at),
+            response_headers=self.read_response_headers(),
             close_code=self.close_code,
+            close_reason=self.close_reason,
             ended=self.ended,
         )
 
@@ -124,7 +136,7 @@ TraceHeaders = Callable[[ConnectionRecord], Mapping[str, str]]
 
 
 def tell(observer: ConnectionObserver, change: StateChanged) -> None:
-    """Tell ``observer``, whose failures are its own."""
+    """Tell ``observer``. What it raises is logged and goes no further."""
     try:
         observer(change)
     except Exception as error:
@@ -134,9 +146,10 @@ def tell(observer: ConnectionObserver, change: StateChanged) -> None:
 def read_trace_headers(
     source: TraceHeaders, record: ConnectionRecord, reserved: Iterable[str]
 ) -> dict[str, str]:
-    """The headers that ``source`` gives, or none. Never raises: a trace is not worth a call.
+    """The headers that ``source`` gives. A failure never fails the call.
 
-    None goes out where one cannot be sent or has a name in ``reserved``.
+    It gives none where ``source`` raises, or where one cannot be sent or has a name in
+    ``reserved``.
     """
     try:
         return check_headers(source(record), reserved)

@@ -10,7 +10,7 @@
     │   ├── DialFailed                    DNS, TCP, TLS or the proxy failed, or the peer hung up
     │   ├── HandshakeRejected             the gateway answered with an HTTP error status
     │   ├── HandshakeInvalid              the answer is no websocket handshake, or a redirect
-    │   ├── TokenUnavailable              the token callable raised, or gave no usable token
+    │   ├── TokenUnavailable              a callable for token, headers or url failed
     │   ├── OpenHookFailed                on_open raised; its exception is the cause
     │   └── AttributionUnavailable        the attribution is below what was required
     ├── ConnectionLost                    an open connection ended without being closed
@@ -26,7 +26,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from types import MappingProxyType
 
 
 class Phase(StrEnum):
@@ -52,7 +51,7 @@ class Quota:
     category: str | None = None
     remaining_limit: str | None = None
     documentation_url: str | None = None
-    limits: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    limits: dict[str, str] = field(default_factory=dict)
 
 
 class AgentConnError(Exception):
@@ -120,7 +119,9 @@ class HandshakeRejected(ConnectError):
 
     Attributes:
         status: the HTTP status.
-        body: the first 2 KiB of the answer's body, without the credentials that were sent.
+        body: the first 2 KiB of the answer's body, decoded; empty where it repeats a secret
+            that was sent, which the message then says.
+        headers: the answer's headers, without cookies and without what repeats a secret.
         quota: what the answer says of a quota, or None.
         date: the peer's clock by the answer's ``Date``, with its time zone, or None.
     """
@@ -132,7 +133,8 @@ class HandshakeRejected(ConnectError):
         message: str = "",
         *,
         status: int = 0,
-        body: bytes = b"",
+        body: str = "",
+        headers: Mapping[str, str] | None = None,
         quota: Quota | None = None,
         date: datetime | None = None,
         retryable: bool | None = None,
@@ -141,6 +143,7 @@ class HandshakeRejected(ConnectError):
         super().__init__(message, retryable=retryable, retry_after=retry_after)
         self.status = status
         self.body = body
+        self.headers: dict[str, str] = dict(headers or {})
         self.quota = quota
         self.date = date
 
@@ -152,7 +155,7 @@ class HandshakeInvalid(ConnectError):
 
 
 class TokenUnavailable(ConnectError):
-    """The token callable raised, or what it gave cannot be a token.
+    """A callable for ``token``, ``headers`` or ``url`` raised, or gave what cannot be used.
 
     The callable's exception is left out, since its text may hold the secret.
     """
@@ -176,8 +179,8 @@ class ConnectionLost(AgentConnError):
     """An open connection ended without a normal close.
 
     Attributes:
-        code: the close code (RFC 6455, section 7.4); 1006 when no Close frame came.
-        reason: what was seen of the end.
+        code: the close code (RFC 6455, section 7.4): 1005 for an empty Close frame, 1006 for none.
+        reason: the text of the peer's Close frame, or what was seen of the end without one.
     """
 
     def __init__(self, message: str = "", *, code: int = 1006, reason: str = "") -> None:

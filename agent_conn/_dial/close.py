@@ -1,87 +1,196 @@
-"""Close a websocket within a bound, whatever its peer does."""
+"""An open websocket's end: the close from this side within a bound, and the verdict on it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import errno
 
 import aiohttp
 
+from agent_conn._dial.heartbeat import Heartbeat
+from agent_conn._dial.network import Link
+from agent_conn._dial.translate import one_line
+from agent_conn._dial.websocket import Arrivals, InferenceWebSocket, PeerClose
 from agent_conn._lifecycle import Ending
+from agent_conn._secrets import Secrets
 from agent_conn.errors import ConnectionLost
 
-_NO_CLOSE_FRAME = frozenset({None, 0, 1005, 1006})
-"""aiohttp's close codes for an end without a (readable) Close frame."""
-
-_BROKEN = frozenset({1002, 1007, 1009})
-"""Codes of a peer's Close, and of aiohttp's own where it cannot take what the peer sent."""
+_OK = int(aiohttp.WSCloseCode.OK)
+_LOST = int(aiohttp.WSCloseCode.ABNORMAL_CLOSURE)
+_ANSWERS = frozenset({_OK, 1005})
+"""Codes of a peer that answers a Close of ours, with the same code or with none."""
 
 
 class OpenWebSocket:
-    """An open websocket with what is needed to end it: its response and its transport."""
+    """An open websocket with what is needed to end it and to say how it ended.
+
+    Args:
+        ws: open.
+        response: the 101 that opened it.
+        secrets: what was sent, which the peer's last words may repeat.
+        heartbeat: seconds between pings, or None.
+    """
 
     def __init__(
         self,
         ws: aiohttp.ClientWebSocketResponse,
         response: aiohttp.ClientResponse,
-        transport: asyncio.Transport,
+        link: Link,
+        secrets: Secrets,
+        heartbeat: float | None,
     ) -> None:
         self.ws = ws
         self._response = response
-        self._transport = transport
-        self.is_closing: Callable[[], bool] = transport.is_closing
+        self._link = link
+        self._secrets = secrets
+        # An aiohttp that makes websockets of its own class is heard by what it says alone.
+        self._arrivals = ws.arrivals if isinstance(ws, InferenceWebSocket) else Arrivals(None)
+        self._heartbeat = Heartbeat(ws, self._arrivals, link, heartbeat)
+        self._ended: Ending | None = None
+
+    def is_closing(self) -> bool:
         """Whether the transport is closed or about to be, which ``ws`` tells turns later."""
+        return self._link.transport.is_closing()
+
+    @property
+    def close_code(self) -> int:
+        """The code of the peer's Close, or of the one sent over what the peer had sent.
+
+        1000 where the peer had none to send before this side closed, 1006 where none came.
+        """
+        if self._arrivals.close is not None:
+            return self._arrivals.close.code
+        if self._arrivals.broken is not None:
+            return self._arrivals.broken.code
+        return _OK if self._ended is Ending.CLOSED_HERE else _LOST
+
+    @property
+    def close_reason(self) -> str:
+        """The text of the peer's Close; empty where it repeats a secret."""
+        return self._secrets.shown(self._arrivals.close.reason) if self._arrivals.close else ""
 
     async def close(self, timeout: float) -> Ending:
         """Close with code 1000; after ``timeout`` seconds abort. Returns how it ended.
 
         Cancelled, it aborts at once.
         """
-        if self.ws.closed:
-            await self.abort()
-            return _ending_of(self.ws.close_code)
-        # In a task of its own, since cancelling ws.close() would, in aiohttp 3.14, cancel
-        # every other task that is blocked in a send on this websocket.
-        # A cancelled receive() has left a code on a websocket that is open, and then aiohttp
-        # sends the Close without waiting for the answer.
-        unanswered = self.ws.close_code is not None
-        closing = asyncio.create_task(self.ws.close(), name="agent_conn.close")
+        loop = asyncio.get_running_loop()
+        self._heartbeat.stop()
+        before = self._arrivals.close
+        self._arrivals.deadline = loop.time() + timeout
+        expiry = _Expiry(self._link)
+        timer = loop.call_later(timeout, expiry.abort)
         try:
-            finished, _ = await asyncio.wait({closing}, timeout=timeout)
+            await self._read_what_is_left()
+            before = before or self._arrivals.close
+            await self._close_websocket()
         finally:
+            timer.cancel()
             # Also after a clean close: asyncio waits 30 s for a TLS peer's close_notify.
-            self._transport.abort()
-            self._response.close()
-            await asyncio.wait({closing})
-        if not finished:
-            return Ending.ABORTED
-        code = self.ws.close_code
-        if code == aiohttp.WSCloseCode.OK or (unanswered and self.ws.exception() is None):
-            return Ending.CLOSED_HERE
-        return _ending_of(code)
+            self._drop()
+        self._ended = self._verdict(before, aborted=expiry.aborted)
+        return self._ended
 
-    def loss(self, ended: Ending | None) -> ConnectionLost | None:
-        """The loss of this websocket, if it was lost; ``ended`` is what ``close`` returned."""
-        if ended is None and self.ws.closed:
-            ended = _ending_of(self.ws.close_code)
-        code = int(self.ws.close_code or aiohttp.WSCloseCode.ABNORMAL_CLOSURE)
-        if ended is Ending.LOST:
-            silent = isinstance(self.ws.exception(), aiohttp.ServerTimeoutError)
-            reason = "no pong within the heartbeat" if silent else "no Close frame"
-        elif ended is Ending.CLOSED_BY_PEER and code != aiohttp.WSCloseCode.OK:
-            reason = "closed over what was sent" if code in _BROKEN else "closed by the peer"
-        else:
+    def loss(self) -> ConnectionLost | None:
+        """The loss of this websocket, if it was lost; None while it is open."""
+        if self._ended is None and not self.ws.closed:
             return None
-        message = f"connection lost with code {code}: {reason}"
-        return ConnectionLost(message, code=code, reason=reason)
+        if self._ended in {Ending.CLOSED_HERE, Ending.ABORTED}:
+            return None
+        peer, broken = self._arrivals.close, self._arrivals.broken
+        if peer is not None:
+            if peer.code == _OK:
+                return None
+            reason = one_line(self.close_reason)
+            told = f"the peer closed with code {peer.code}" + (f": {reason}" if reason else "")
+            if peer.reason and not reason:
+                told += " (its reason is withheld, since it repeats a secret that was sent)"
+            return ConnectionLost(told, code=peer.code, reason=self.close_reason)
+        if broken is not None:
+            reason = self._over_what(broken)
+            return ConnectionLost(
+                f"closed with code {broken.code} over what the peer sent: {reason}",
+                code=broken.code,
+                reason=reason,
+            )
+        reason = self._silence()
+        return ConnectionLost(f"connection lost: {reason}", code=_LOST, reason=reason)
 
     async def abort(self) -> None:
         """Drop the connection now, without a Close frame. Frees blocked senders."""
-        self._transport.abort()
-        self._response.close()
-        # Ends the heartbeat; it does not wait for the peer, the transport being gone.
+        self._heartbeat.stop()
+        self._drop()
+        # Ends what aiohttp has running for it; it does not wait for the peer.
         await self.ws.close()
 
+    def _drop(self) -> None:
+        self._link.abort()
+        self._response.close()
 
-def _ending_of(code: int | None) -> Ending:
-    return Ending.LOST if code in _NO_CLOSE_FRAME else Ending.CLOSED_BY_PEER
+    async def _read_what_is_left(self) -> None:
+        """Read up to the peer's Close where the connection has ended with nobody reading it.
+
+        aiohttp's close could not answer there, and would call it lost.
+        """
+        arrivals = self._arrivals
+        while (
+            self._link.transport.is_closing()
+            and not self.ws.closed
+            and arrivals.close is None
+            and arrivals.waiting_since is None
+        ):
+            message = await self.ws.receive()
+            if message.type not in {aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY}:
+                return
+
+    async def _close_websocket(self) -> None:
+        if not self._link.transport.get_write_buffer_size():
+            await self.ws.close()
+            return
+        # Somebody may be blocked in a send. In a task of its own, since cancelling ws.close()
+        # would, in aiohttp 3.14, cancel every other task that is blocked in one.
+        closing = asyncio.create_task(self.ws.close(), name="agent_conn.close")
+        try:
+            await asyncio.wait({closing})
+        finally:
+            self._drop()
+            await asyncio.wait({closing})
+
+    def _verdict(self, before: PeerClose | None, *, aborted: bool) -> Ending:
+        peer = self._arrivals.close
+        if before is not None or self._arrivals.broken is not None:
+            return Ending.CLOSED_BY_PEER
+        if peer is not None:
+            return Ending.CLOSED_HERE if peer.code in _ANSWERS else Ending.CLOSED_BY_PEER
+        # The second, where the deadline of what is read came first.
+        if aborted or isinstance(self.ws.exception(), TimeoutError):
+            return Ending.ABORTED
+        # A cancelled receive() has left a code, and then aiohttp waits for no answer.
+        unanswered = self.ws.close_code == _LOST and self.ws.exception() is None
+        if unanswered and not self._arrivals.ended:
+            return Ending.CLOSED_HERE
+        return Ending.LOST
+
+    def _over_what(self, broken: aiohttp.WebSocketError) -> str:
+        text = one_line(str(broken))
+        too_big = broken.code == aiohttp.WSCloseCode.MESSAGE_TOO_BIG
+        return f"{text} (max_msg_size)" if too_big else text
+
+    def _silence(self) -> str:
+        if self._heartbeat.failed:
+            return "no pong within the heartbeat"
+        if self._arrivals.errno in {errno.ETIMEDOUT, errno.EHOSTUNREACH}:
+            return "the network was dead for network_timeout"
+        return "no Close frame came"
+
+
+class _Expiry:
+    """Aborts a close that takes too long, and remembers it."""
+
+    def __init__(self, link: Link) -> None:
+        self.aborted: bool = False
+        self._link = link
+
+    def abort(self) -> None:
+        self.aborted = True
+        self._link.abort()

@@ -1,87 +1,111 @@
-"""Open one websocket through the caller's connector, and look at the answer first.
+"""Open one websocket through the caller's own session, in one request.
 
-aiohttp's ``ws_connect`` follows redirects with the identity headers, dials a second time in
-silence, and drops a rejection's body. Each attempt's request is therefore handed to a guard.
+aiohttp's ``ws_connect`` takes no middleware, follows redirects with the identity headers, dials
+a second time in silence, and drops a rejection's body. It is therefore called on a view of the
+session, whose requests go to the session itself and through a guard.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
-import socket
-from asyncio.trsock import TransportSocket
+import warnings
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from http import HTTPStatus
+from typing import Any, TypeVar
+from urllib.request import getproxies
 
 import aiohttp
-from aiohttp.connector import Connection
 from yarl import URL
 
 from agent_conn._dial.close import OpenWebSocket
-from agent_conn._dial.own_session import TrackedRequest, guards, own_session
-from agent_conn._dial.predial import PreDial, Progress
-from agent_conn._dial.translate import MAX_BODY, from_exception, rejected
-from agent_conn._options import DialSettings, Handler
-from agent_conn.errors import AgentConnError, ConnectError, DialFailed, HandshakeInvalid
+from agent_conn._dial.network import Link, watch_network
+from agent_conn._dial.predial import NO_TIMEOUT, PreDial
+from agent_conn._dial.translate import (
+    MAX_BODY,
+    dial_failed,
+    handshake_failed,
+    rejected,
+    shown_headers,
+)
+from agent_conn._dial.websocket import InferenceWebSocket
+from agent_conn._options import DialOptions, Handler, check_proxy
+from agent_conn._record import RecordBuilder
+from agent_conn._secrets import Secrets
+from agent_conn.errors import (
+    AgentConnError,
+    ConnectError,
+    DialFailed,
+    HandshakeInvalid,
+    HandshakeRejected,
+)
+
+T = TypeVar("T")
 
 BODY_TIMEOUT = 1.0
 """Seconds to wait for a rejection's body, which is worth less than the verdict."""
 
-_CREDENTIAL_HEADERS = ("Authorization", "Cookie", "Proxy-Authorization")
+_HTTP_SCHEMES = {"ws": "http", "wss": "https"}
+_PUBLIC_HEADERS = frozenset(
+    {"host", "upgrade", "connection", "accept", "accept-encoding", "user-agent"}
+    | {"sec-websocket-version", "sec-websocket-key", "sec-websocket-extensions"}
+)
+_DEFLATE = "permessage-deflate"
+
 Prepare = Callable[[], Awaitable[None]]
-Identify = Callable[[], dict[str, str]]
+"""Waits for what the request needs: the room, the token, the headers."""
+ReadHeaders = Callable[[], Mapping[str, str]]
+"""Gives headers as of now."""
 
 
-class Attempt:
+class Dial:
     """One attempt to open a websocket.
 
     Args:
-        session: the caller's; its connector, cookies, headers, proxy and trace configs serve.
-        settings: what to dial, checked.
-        progress: kept up to date.
+        session: the caller's, which makes the request.
+        options: what to dial, checked.
+        record: kept up to date.
     """
 
     def __init__(
-        self, session: aiohttp.ClientSession, settings: DialSettings, progress: Progress
+        self, session: aiohttp.ClientSession, options: DialOptions, record: RecordBuilder
     ) -> None:
+        self.refusal: HandshakeRejected | None = None
+        """The gateway's refusal, from when its status is known, its text perhaps to come."""
+        self.pre_dial: PreDial | None = None
+        """The connection of the request, once there is one to be had."""
+        self.secrets: Secrets = Secrets()
         self._session = session
-        self._settings = settings
-        self._progress = progress
-        self._pre_dial: PreDial | None = None
+        self._options = options
+        self._record = record
+        self._origin = URL()
         # Held here and not in locals: its repr, which a traceback may show, has the URL.
         self._response: aiohttp.ClientResponse | None = None
-        self._transport: asyncio.Transport | None = None
-        self._socket: TransportSocket | None = None
+        self._link: Link | None = None
 
-    async def open(self, *, prepare: Prepare, identify: Identify, pre_dial: bool) -> OpenWebSocket:
+    async def open(
+        self,
+        url: URL,
+        *,
+        headers: Mapping[str, str],
+        read_headers: ReadHeaders,
+        prepare: Prepare | None,
+    ) -> OpenWebSocket:
         """Open the websocket.
 
         Args:
-            prepare: awaited first; returns when the request may go out.
-            identify: gives the headers; aiohttp gets them with no await in between.
-            pre_dial: whether to dial while ``prepare`` runs.
+            url: where to.
+            headers: what is known to be sent, for mocks that see no more than this.
+            read_headers: gives what is to be sent; asked right before it is.
+            prepare: awaited while the connection is dialled, or None where all is prepared.
 
         Raises:
             AgentConnError: it did not open; nothing of the attempt is left.
         """
-        connector = self._session.connector
-        if connector is None or connector.closed:
-            raise DialFailed("the session is closed", retryable=False)
-        own = own_session(self._session)
+        self._origin = url.origin()
         opened: OpenWebSocket | None = None
         try:
-            origin = self._settings.url.origin()
-            if origin not in own.proxies:
-                await own.find_proxy(self._session, origin)
-            proxy = self._settings.proxy or own.proxies.get(origin)
-            # A connector with force_close closes what is handed back to it.
-            if pre_dial and not connector.force_close:
-                self._pre_dial = self._start_pre_dial(own.connecting, proxy)
-            await prepare()
-            if self._pre_dial is not None:
-                await self._pre_dial.finish()
-            opened = await self._upgrade(own.client, proxy, identify)
+            opened = await self._connect(url, headers, read_headers, prepare)
             return opened
         except AgentConnError as error:
             failure: AgentConnError = error
@@ -90,105 +114,134 @@ class Attempt:
         finally:
             if opened is None:
                 self._abort()
-            if self._pre_dial is not None:
-                await self._pre_dial.discard()
+            if self.pre_dial is not None:
+                await self.pre_dial.discard()
         # Raised here and not above: its context would be aiohttp's exception.
         raise failure
 
-    def _start_pre_dial(self, session: aiohttp.ClientSession, proxy: URL | None) -> PreDial:
-        settings = self._settings
-        return PreDial(
-            session,
-            settings.url.origin(),
-            ssl=settings.ssl,
-            proxy=proxy,
-            progress=self._progress,
-        )
-
-    async def _upgrade(
-        self, own: aiohttp.ClientSession, proxy: URL | None, identify: Identify
+    async def _connect(
+        self,
+        url: URL,
+        headers: Mapping[str, str],
+        read_headers: ReadHeaders,
+        prepare: Prepare | None,
     ) -> OpenWebSocket:
-        settings = self._settings
-        task = asyncio.current_task()
-        guards[task] = self._guard
-        try:
-            ws = await own.ws_connect(
-                settings.url,
-                headers=self._with_defaults(identify()),
-                protocols=settings.protocols,
-                timeout=aiohttp.ClientWSTimeout(ws_close=settings.close_timeout),
-                heartbeat=settings.heartbeat,
-                compress=settings.compress,
-                max_msg_size=settings.max_msg_size,
-                ssl=settings.ssl,
-                proxy=proxy,
-            )
-        finally:
-            del guards[task]
+        # No method: mocks deep-copy what a request is given, and with a method all it belongs to.
+        async def guard(request: aiohttp.ClientRequest, handler: Handler) -> aiohttp.ClientResponse:
+            return await self._guard(request, handler, read_headers, prepare)
+
+        options = self._options
+        if self._session.auth is not None or self._session.trust_env:
+            # aiohttp takes no Authorization header beside its own auth= or a .netrc.
+            headers = {name: headers[name] for name in headers if name != "Authorization"}
+        ws = await view_of(self._session, guard).ws_connect(
+            _asked_url(url, self._session),
+            headers=headers,
+            protocols=options.protocols,
+            timeout=aiohttp.ClientWSTimeout(ws_close=options.close_timeout),
+            compress=options.compress,
+            max_msg_size=options.max_msg_size,
+            ssl=options.ssl,
+            server_hostname=options.server_hostname,
+            proxy=options.proxy,
+            proxy_headers=options.proxy_headers,
+        )
         assert self._response is not None
-        assert self._transport is not None
-        return OpenWebSocket(ws, self._response, self._transport)
+        assert self._link is not None
+        return OpenWebSocket(ws, self._response, self._link, self.secrets, options.heartbeat)
 
-    def _with_defaults(self, headers: dict[str, str]) -> Mapping[str, str]:
-        """``headers`` over those of the session, which never stand in for an id."""
-        if not self._session.headers:
-            return headers
-        merged = self._session.headers.copy()
-        for name in self._settings.reserved_names:
-            merged.popall(name, None)
-        for name, value in headers.items():
-            merged[name] = value
-        return merged
+    async def _guard(
+        self,
+        request: aiohttp.ClientRequest,
+        handler: Handler,
+        read_headers: ReadHeaders,
+        prepare: Prepare | None,
+    ) -> aiohttp.ClientResponse:
+        self._check_route(request)
+        await self._make_ready(request, prepare)
+        for name in self._options.reserved_names:
+            # Those of the session's own headers never stand in for an id.
+            request.headers.popall(name, None)
+        request.headers.update(read_headers())
+        self._check_route(request)
+        secrets = tuple(self._sent_secrets(request))
+        self.secrets = Secrets(lambda: secrets)
+        if self.pre_dial is not None:
+            self._record.connected_at = _now()
+            self._link = self.pre_dial.link
+            self.pre_dial.hand_over()
+        response = self._response = await self._attempt(
+            handler(request), lambda error: handshake_failed(error, self._origin)
+        )
+        self._record.answered_at = _now()
+        headers = response.headers
+        self._record.read_response_headers = lambda: shown_headers(headers, self.secrets)
+        if response.status >= HTTPStatus.BAD_REQUEST:
+            raise await self._rejection(response)
+        refusal = self._refusal(response)
+        if refusal is not None:
+            raise refusal
+        self._note_link(response)
+        return response
 
-    async def _guard(self, request: TrackedRequest, handler: Handler) -> aiohttp.ClientResponse:
-        request.on_connected = self._note_connected
-        if self._pre_dial is not None:
-            # The handler takes a parked connection without yielding: nobody else can have it.
-            self._progress.pre_dialed = self._pre_dial.park()
-        while self._response is None:
-            self._progress.dialed = False
-            failure: ConnectError | None = None
-            turn = asyncio.get_running_loop().call_soon(self._note_dialing)
-            try:
-                self._response = await handler(request)
-            except Exception as error:
-                failure = self._translated(error)
-            finally:
-                turn.cancel()
-            if failure is not None:
-                self._raise_unless_stale(failure)
-        self._progress.answered = asyncio.get_running_loop().time()
-        failure = self._refusal(self._response)
-        if failure is None:
-            return self._response
-        if self._response.status >= HTTPStatus.BAD_REQUEST:
-            body = await self._read_body(self._response.content)
-            secrets = self._sent_secrets(request)
-            failure = rejected(self._response.status, self._response.headers, body, secrets)
+    async def _make_ready(self, request: aiohttp.ClientRequest, prepare: Prepare | None) -> None:
+        """Have a connection, and all that the request needs."""
+        connector = request.session.connector
+        if connector is not None and connector.force_close:
+            # It closes what is handed back to it, so that the request has to dial for itself.
+            if prepare is not None:
+                await prepare()
+            self._record.dials += 1
+            return
+        pre_dial = self.pre_dial = PreDial(request, self._record, self._options.network_timeout)
+        if prepare is not None:
+            pre_dial.start()
+            await prepare()
+            await pre_dial.finish()
+            self._record.pre_dialed = pre_dial.is_ready()
+        await self._attempt(pre_dial.connect(), lambda error: dial_failed(error, self._origin))
+
+    async def _attempt(
+        self, step: Awaitable[T], translate: Callable[[Exception], ConnectError]
+    ) -> T:
+        """The result of ``step``. What it raises leaves as an error of ours.
+
+        That keeps aiohttp from dialling again.
+        """
+        try:
+            return await step
+        except AgentConnError:
+            raise
+        except Exception as error:
+            failure = self._final() or translate(error)
         raise failure
 
-    def _raise_unless_stale(self, failure: ConnectError) -> None:
-        """Raise, unless a parked connection had died unseen: then another takes its place.
+    def _check_route(self, request: aiohttp.ClientRequest) -> None:
+        """Refuse what aiohttp would send a token through, whoever set the proxy or the header."""
+        if request.proxy is not None:
+            check_proxy(request.proxy)
+        if self._options.carries_token or "Authorization" in request.headers:
+            self._options.check_clear(request.url, request.proxy)
 
-        Each turn takes one out of the pool, so the last turn dials. Raising an error of our
-        own keeps aiohttp from dialling again.
-        """
-        progress = self._progress
-        if progress.dialed or progress.connected is None:
-            raise failure
-        self._abort()
-        progress.pre_dialed, progress.connected = False, None
+    def _note_link(self, response: aiohttp.ClientResponse) -> None:
+        """Note what the answer came on: a connector with another idle one may have taken that."""
+        transport = response.connection.transport if response.connection is not None else None
+        if transport is None or (self._link is not None and self._link.transport is transport):
+            return
+        self._link = Link(transport)
+        if self._options.network_timeout is not None:
+            watch_network(transport, self._options.network_timeout)
 
-    def _note_dialing(self) -> None:
-        # Taking a parked connection needs no turn of the event loop, dialling always does.
-        if self._progress.connected is None:
-            self._progress.dialed = True
-            self._progress.dials += 1
-
-    def _note_connected(self, connection: Connection) -> None:
-        self._progress.connected = asyncio.get_running_loop().time()
-        self._transport = transport = connection.transport
-        self._socket = None if transport is None else transport.get_extra_info("socket")
+    async def _rejection(self, response: aiohttp.ClientResponse) -> HandshakeRejected:
+        status, headers, secrets = response.status, response.headers, self.secrets
+        self.refusal = rejected(status, headers, b"", secrets)
+        body = bytearray()
+        with suppress(TimeoutError, aiohttp.ClientError):
+            async with asyncio.timeout(BODY_TIMEOUT):
+                # Twice what is kept, so that a secret cut in two at the end is still found.
+                while len(body) < 2 * MAX_BODY and not response.content.at_eof():
+                    body += await response.content.read(2 * MAX_BODY - len(body))
+        return rejected(status, headers, bytes(body), secrets)
 
     def _refusal(self, response: aiohttp.ClientResponse) -> ConnectError | None:
         """Why ``response`` is not the answer that was asked for, or None."""
@@ -199,51 +252,109 @@ class Attempt:
         if response.version is None or response.version < aiohttp.HttpVersion11:
             return HandshakeInvalid("the gateway upgraded in HTTP/1.0")
         chosen = response.headers.get("Sec-WebSocket-Protocol")
-        if chosen is not None and chosen not in self._settings.protocols:
+        if chosen is not None and chosen not in self._options.protocols:
             return HandshakeInvalid("the gateway chose a subprotocol that was not asked for")
-        if "Sec-WebSocket-Extensions" in response.headers and not self._settings.compress:
+        extensions = ",".join(response.headers.getall("Sec-WebSocket-Extensions", ()))
+        asked = [_DEFLATE] if self._options.compress else []
+        names = [each.partition(";")[0].strip() for each in extensions.split(",") if each.strip()]
+        if names not in ([], asked):
             return HandshakeInvalid("the gateway chose an extension that was not asked for")
         return None
 
-    async def _read_body(self, content: aiohttp.StreamReader) -> bytes:
-        body = bytearray()
-        with suppress(TimeoutError, aiohttp.ClientError):
-            async with asyncio.timeout(BODY_TIMEOUT):
-                # Twice what is kept, so that a secret cut in two at the end is still found.
-                while len(body) < 2 * MAX_BODY and not content.at_eof():
-                    body += await content.read(2 * MAX_BODY - len(body))
-        return bytes(body)
-
     def _sent_secrets(self, request: aiohttp.ClientRequest) -> Iterator[str]:
-        """What was sent that an answer must not repeat to a log."""
+        """What is sent that nobody else may repeat to a log."""
+        options = self._options
+        static = {} if callable(options.headers) else options.headers
+        given = {name.lower() for name in (*self._session.headers, *static)}
+        ids = {name.lower() for name in options.header_names.all()}
+        public = _PUBLIC_HEADERS - given | ids
+        for name, value in request.headers.items():
+            if name.lower() == "cookie":
+                yield from (pair.partition("=")[2] for pair in value.split(";"))
+            elif name.lower() not in public:
+                # Without the scheme, which every answer to a refused token may name.
+                yield value.partition(" ")[2] if name.lower() == "authorization" else value
         yield request.url.raw_query_string
-        yield request.url.query_string
-        yield from request.url.query.values()
-        for name in {*_CREDENTIAL_HEADERS, *self._settings.headers, *self._session.headers}:
-            for value in request.headers.getall(name, ()):
-                yield value
-                yield from re.split(r"[\s;=,]+", value)
+        if callable(options.url):
+            yield request.url.raw_path
+        if request.proxy is not None:
+            auth = request.proxy_auth
+            yield from filter(None, (request.proxy.user, request.proxy.password))
+            yield from (auth.login, auth.password) if auth is not None else ()
+            yield from (request.proxy_headers or {}).values()
 
-    def _translated(self, error: Exception) -> ConnectError:
+    def _translated(self, error: Exception) -> AgentConnError:
+        """The error for what aiohttp raised outside of the guard."""
+        if final := self._final():
+            return final
         if isinstance(error, aiohttp.WSServerHandshakeError) and self._response is None:
             # Only from a session whose requests are mocked: the guard was never asked.
-            return rejected(error.status, error.headers or {}, b"", ())
-        return from_exception(
-            error,
-            self._settings.url.origin(),
-            connected=self._progress.connected is not None,
-            answered=self._progress.answered is not None,
-        )
+            return rejected(error.status, error.headers or {}, b"", self.secrets)
+        if self._response is not None:
+            return HandshakeInvalid("the peer's answer is not a websocket handshake")
+        return dial_failed(error, self._origin)
+
+    def _final(self) -> ConnectError | None:
+        if self._session.closed:
+            return DialFailed("the session is closed", retryable=False)
+        return None
 
     def _abort(self) -> None:
-        # Not left to aiohttp, whose close waits 30 s for a TLS peer's close_notify.
-        if self._transport is not None:
-            self._transport.abort()
-        if self._socket is not None:
-            # aiohttp has closed a connection twice where the answer was no HTTP, and then
-            # asyncio's TLS transport has forgotten what to abort. uvloop's sockets take no
-            # shutdown, and say so by a TypeError.
-            with suppress(OSError, TypeError):
-                self._socket.shutdown(socket.SHUT_RDWR)
+        if self._link is not None:
+            self._link.abort()
         if self._response is not None:
             self._response.close()
+
+
+Guard = Callable[[aiohttp.ClientRequest, Handler], Awaitable[aiohttp.ClientResponse]]
+
+with warnings.catch_warnings():
+    # aiohttp warns of subclasses of its session, which may lose their attributes to its own.
+    warnings.simplefilter("ignore", DeprecationWarning)
+
+    class SessionView(aiohttp.ClientSession):
+        """A caller's session, as seen by one dial: its requests go through a guard.
+
+        It is never initialised: what it lacks is looked up in the caller's session.
+        """
+
+        _ws_response_class = InferenceWebSocket
+        caller: aiohttp.ClientSession
+        guard: Guard
+
+        def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+            return getattr(self.caller, name)
+
+        def __del__(self, *_: object) -> None:
+            """The caller's session is not this one's to miss the closing of."""
+
+        def request(self, method: str, url: str | URL, **options: Any) -> Any:  # noqa: ANN401
+            """Make the caller's request, through the guard and no further than it leads."""
+            return self.caller.request(
+                method,
+                url,
+                **{**options, "allow_redirects": False, "timeout": NO_TIMEOUT},
+                middlewares=(self.guard,),
+            )
+
+
+def view_of(session: aiohttp.ClientSession, guard: Guard) -> SessionView:
+    """``session`` as seen by the dial whose requests go through ``guard``."""
+    view = SessionView.__new__(SessionView)
+    vars(view).update(caller=session, guard=guard)
+    return view
+
+
+def _asked_url(url: URL, session: aiohttp.ClientSession) -> URL:
+    """``url`` as aiohttp is asked for it.
+
+    aiohttp looks for the environment's proxy by the scheme. Where that has none for wss, the one
+    for https serves.
+    """
+    if not session.trust_env or url.scheme not in _HTTP_SCHEMES or url.scheme in getproxies():
+        return url
+    return url.with_scheme(_HTTP_SCHEMES[url.scheme])
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

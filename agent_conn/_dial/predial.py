@@ -1,110 +1,167 @@
-"""Open TCP and TLS to an endpoint before there is anything to send on it."""
+"""The TCP and TLS connection of one request, opened before there is anything to send on it."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
 import aiohttp
 from aiohttp.connector import Connection
-from yarl import URL
+from multidict import CIMultiDict
 
-from agent_conn._options import Handler, TlsSetting
+from agent_conn._dial.network import Link, hung_up, watch_network
+from agent_conn._record import RecordBuilder
 
 logger: logging.Logger = logging.getLogger("agent_conn")
 
-
-class Progress:
-    """How far one attempt has come. Times are of the loop's clock, in seconds."""
-
-    def __init__(self) -> None:
-        self.dials: int = 0
-        self.pre_dial_started: float | None = None
-        self.pre_dial_ended: float | None = None
-        self.pre_dialed: bool = False
-        self.dialed: bool = False
-        self.connected: float | None = None
-        self.answered: float | None = None
+NO_TIMEOUT = aiohttp.ClientTimeout(total=None)
+"""What bounds a dial is ``open_timeout``, and the wait for what runs beside it."""
 
 
 class PreDial:
-    """One connection to ``origin``, being dialled or held ready.
+    """One connection for ``request``, dialled through its session's connector and held.
 
     It is held, not parked in the connector's pool, until the request goes out: nobody else
     can take it, ``keepalive_timeout`` does not end it, and giving up closes this one.
+
+    Args:
+        request: what the connection is for, proxy and TLS settings included.
+        record: told of each dial.
+        network_timeout: seconds after which the kernel gives a dead network up, or None.
     """
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,
-        origin: URL,
-        *,
-        ssl: TlsSetting,
-        proxy: URL | None,
-        progress: Progress,
+        request: aiohttp.ClientRequest,
+        record: RecordBuilder,
+        network_timeout: float | None = None,
     ) -> None:
-        self._session = session
-        self._progress = progress
+        self.link: Link | None = None
+        """What is beneath the connection, once there is one."""
+        self.events: ConnectEvents = ConnectEvents(record)
+        self._request = request
+        self._record = record
+        self._network_timeout = network_timeout
         self._connection: Connection | None = None
-        self._task = asyncio.create_task(self._dial(origin, ssl, proxy), name="agent_conn.pre_dial")
+        self._task: asyncio.Task[None] | None = None
+        if request.proxy_headers is not None:
+            # aiohttp adds it as it connects, and then no longer knows the connection by its key.
+            host = {"Host": request.headers["Host"]}
+            request.proxy_headers = CIMultiDict({**request.proxy_headers, **host})
+
+    def start(self) -> None:
+        """Begin to dial, in a task of its own."""
+        self._record.pre_dial_started_at = self._now()
+        self._task = asyncio.create_task(self._dial_ahead(), name="agent_conn.pre_dial")
 
     async def finish(self) -> None:
-        """Wait until the dial has ended, well or not."""
-        if not self._task.done():
+        """Wait until the dial that was begun has ended, well or not."""
+        # asyncio.wait() takes a turn for a task that is done too.
+        if self._task is not None and not self._task.done():
             await asyncio.wait({self._task})
 
-    def park(self) -> bool:
-        """Hand the connection to the connector's pool for a request that follows at once.
-
-        Returns False where there is none, or it has died: then that request dials.
-        """
-        if self._connection is None:
+    def is_ready(self) -> bool:
+        """Whether there is a connection that its peer has not ended."""
+        if self._connection is None or self.link is None:
             return False
-        if self._connection.closed:
-            # Gives back its slot, which may be the last one and the one to dial in.
-            self._connection.close()
+        if hung_up(self.link.transport):
+            self._close()
             return False
-        self._connection.release()
         return True
+
+    async def connect(self) -> None:
+        """Dial, or take what the connector has idle.
+
+        Raises:
+            Exception: aiohttp's own, where that failed.
+        """
+        connector = self._request.session.connector
+        assert connector is not None
+        dialed = False
+        while not dialed and not self.is_ready():
+            before = self._record.dials
+            try:
+                self._connection = await connector.connect(
+                    self._request,
+                    [self.events],  # type: ignore[list-item]
+                    NO_TIMEOUT,
+                )
+            except Exception:
+                self._forget_address(connector)
+                raise
+            dialed = self._record.dials > before
+            assert self._connection.transport is not None
+            self.link = Link(self._connection.transport)
+        if self.link is not None and self._network_timeout is not None:
+            watch_network(self.link.transport, self._network_timeout)
+
+    def hand_over(self) -> None:
+        """Give the connection to the request that follows at once, without an await between."""
+        if self._connection is not None:
+            self._connection.release()
+            self._connection = None
 
     async def discard(self) -> None:
         """Close what was not handed over. Safe to call at any time."""
-        self._task.cancel()
+        if self._task is not None:
+            self._task.cancel()
         try:
             await self.finish()
         finally:
             self._close()
 
-    async def _dial(self, origin: URL, ssl: TlsSetting, proxy: URL | None) -> None:
-        progress, time = self._progress, asyncio.get_running_loop().time
-
-        # A middleware is the public way to a request, which the connector asks for. No method:
-        # mocks deep-copy what a request is given, and with a method all that it belongs to.
-        async def connect(request: aiohttp.ClientRequest, _: Handler) -> aiohttp.ClientResponse:
-            connector = request.session.connector
-            assert connector is not None
-            self._connection = await connector.connect(request, [], request.session.timeout)
-            raise _Connected
-
-        progress.dials += 1
-        progress.pre_dial_started = time()
+    async def _dial_ahead(self) -> None:
         try:
-            await self._session.get(origin, ssl=ssl, proxy=proxy, middlewares=(connect,))
-        except _Connected:
-            pass
+            await self.connect()
         except Exception as error:
             logger.debug("pre_dial_failed", extra={"error": type(error).__name__})
         finally:
-            progress.pre_dial_ended = time()
+            self._record.pre_dial_ended_at = self._now()
+
+    def _forget_address(self, connector: aiohttp.BaseConnector) -> None:
+        """Have the next dial ask DNS again: the address may be that of a host that is gone."""
+        url = self._request.proxy or self._request.url
+        if isinstance(connector, aiohttp.TCPConnector) and url.raw_host and url.port:
+            connector.clear_dns_cache(url.raw_host, url.port)
 
     def _close(self) -> None:
-        if self._connection is None:
-            return
-        if self._connection.transport is not None:
-            # Not left to close(): that would wait 30 s for a TLS peer's close_notify.
-            self._connection.transport.abort()
-        self._connection.close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            if self.link is not None:
+                self.link.abort()
+            connection.close()
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
 
 
-class _Connected(Exception):
-    """Ends a request that was only made to connect, before anything is sent."""
+class ConnectEvents:
+    """What aiohttp's connector tells of one connect, as it tells the traces of a session."""
+
+    def __init__(self, record: RecordBuilder) -> None:
+        self.queued: bool = False
+        """Whether it waits for one of the connector's connections to become free."""
+        self._record = record
+
+    async def send_connection_queued_start(self) -> None:
+        """All connections that the connector may have are taken."""
+        self.queued = True
+
+    async def send_connection_queued_end(self) -> None:
+        """One has become free."""
+        self.queued = False
+
+    async def send_connection_create_start(self) -> None:
+        """A dial begins."""
+        self._record.dials += 1
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[None]]:
+        """The other events, which nobody here asks for."""
+        if not name.startswith("send_"):
+            raise AttributeError(name)
+        return _ignore
+
+
+async def _ignore(*_: object) -> None:
+    return

@@ -36,6 +36,10 @@ class Arrivals:
         """The peer's Close."""
         self.broken: aiohttp.WebSocketError | None = None
         """Why this side closed over what the peer sent."""
+        self.ended: bool = False
+        """Whether the connection has ended, with or without a Close."""
+        self.errno: int | None = None
+        """The system's number for how it ended, where it gave one."""
         self.deadline: float | None = None
         """When reading ends with ``TimeoutError``, however much there still is to read."""
         self._queue = queue
@@ -52,6 +56,10 @@ class Arrivals:
         except aiohttp.WebSocketError as error:
             self.broken = error
             raise
+        except Exception as error:
+            self.ended = True
+            self.errno = getattr(error, "errno", None)
+            raise
         finally:
             self.waiting_since = None
         if message.type in _DATA:
@@ -65,9 +73,9 @@ class Arrivals:
         self.last = self._time()
         return message
 
-    def feed_data(self, message: aiohttp.WSMessage, size: int) -> None:
-        """Add a message of aiohttp's own, by which it wakes its reader."""
-        self._queue.feed_data(message, size)
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        """What else aiohttp asks of its queue."""
+        return getattr(self._queue, name)
 
 
 class InferenceWebSocket(aiohttp.ClientWebSocketResponse):
@@ -75,6 +83,8 @@ class InferenceWebSocket(aiohttp.ClientWebSocketResponse):
 
     def __init__(self, reader: Any, *args: Any, **options: Any) -> None:  # noqa: ANN401
         self.arrivals: Arrivals = Arrivals(reader)
+        self.last_sent: float | None = None
+        """When the last message was sent, or begun to be, by the loop's clock."""
         self._kept: deque[aiohttp.WSMessage] = deque()
         self._parked: asyncio.Task[None] | None = None
         super().__init__(self.arrivals, *args, **options)  # type: ignore[arg-type]
@@ -82,6 +92,16 @@ class InferenceWebSocket(aiohttp.ClientWebSocketResponse):
     async def receive(self, timeout: float | None = None) -> aiohttp.WSMessage:
         """The next message: what a parked reader kept comes first."""
         return self._kept.popleft() if self._kept else await super().receive(timeout)
+
+    async def send_str(self, data: str, compress: int | None = None) -> None:
+        """Send a text message."""
+        self.last_sent = asyncio.get_running_loop().time()
+        await super().send_str(data, compress)
+
+    async def send_bytes(self, data: bytes, compress: int | None = None) -> None:
+        """Send a binary message."""
+        self.last_sent = asyncio.get_running_loop().time()
+        await super().send_bytes(data, compress)
 
     def park(self) -> asyncio.Task[None]:
         """Read, so that pings are answered and an end is noticed, until ``unpark``.

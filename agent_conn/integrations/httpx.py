@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from yarl import URL
 
-from agent_conn._identity import DEFAULT_HEADER_NAMES, HeaderNames
+from agent_conn._attribution import REDIRECTS, Origins, RequestAttribution
+from agent_conn._identity import DEFAULT_HEADER_NAMES, HeaderNames, IdentitySource
 from agent_conn._record import ConnectionRecord
-from agent_conn._request_attribution import REDIRECTS, Origins, RequestAttribution
 from agent_conn._room import RoomConnected, WaitOutcome
-from agent_conn._sources import IdentitySource
 from agent_conn.errors import HandshakeInvalid
 
 try:

@@ -119,13 +119,12 @@ async def test_a_fault_tells_no_credential(
     injection.withdraw()
 
 
-async def test_a_body_that_repeats_what_was_sent_is_kept_without_it(
-    any_line: Line, ear: Ear
-) -> None:
+async def test_a_body_that_repeats_what_was_sent_is_withheld(any_line: Line, ear: Ear) -> None:
     any_line.gateway.inject(Reject(403, {}, ECHO))
     error = await ear.follow(ear.dial())
     assert isinstance(error, HandshakeRejected)
-    assert error.body.startswith(b'{"you sent": "[redacted] [redacted]')
+    assert error.body == ""
+    assert "withheld" in str(error)
     ear.assert_clean(error)
 
 
@@ -135,7 +134,7 @@ async def test_a_secret_cut_in_two_by_the_bound_of_the_body_is_not_kept(
     any_line.gateway.inject(Reject(403, {}, b"x" * 2040 + TOKEN.encode()))
     error = await ear.follow(ear.dial())
     assert isinstance(error, HandshakeRejected)
-    assert TOKEN[:8].encode() not in error.body
+    assert TOKEN[:8] not in error.body
 
 
 async def test_a_token_callable_that_raises_its_secret_tells_none(ear: Ear) -> None:

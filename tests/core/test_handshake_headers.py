@@ -83,7 +83,7 @@ async def test_an_unconnected_room_leaves_out_the_agent_alone(
         GATEWAY,
         identity=room.identity,
         room_connected=room.connected,
-        connect_wait=0.01,
+        connect_wait=0,
     )
     await rejection(mocked, connection, status=503)
     headers = sent_headers(mocked)

@@ -21,7 +21,7 @@ from agent_conn import (
     HeaderNames,
     WaitOutcome,
 )
-from agent_conn._request_attribution import MAX_RECORDS, RequestAttribution
+from agent_conn._attribution import MAX_RECORDS, RequestAttribution
 from agent_conn.gateway import DropHandshake, Gateway, Redirect, Reject
 
 AGENT = AgentIdentity(job_id="AJ_1", room_id="RM_1", agent_id="PA_1")
@@ -236,15 +236,15 @@ def test_the_latest_records_are_kept(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ({"origins": ()}, "origins is empty"),
-        ({"origins": 7}, "origins is no URL"),
-        ({"origins": ["ftp://host"]}, "origins has a scheme"),
-        ({"origins": [7]}, "origins is neither"),
-        ({"origins": "https://user:canary@host"}, "origins holds a user"),
-        ({"identity": 7}, "identity is neither"),
-        ({"room_connected": 7}, "room_connected has no"),
-        ({"connect_wait": -1}, "connect_wait is not"),
-        ({"header_names": 7}, "header_names is no"),
+        ({"origins": ()}, "origins must have"),
+        ({"origins": 7}, "origins must be a URL"),
+        ({"origins": ["ftp://host"]}, "origins needs a scheme"),
+        ({"origins": [7]}, "origins must be a str"),
+        ({"origins": "https://user:canary@host"}, "origins must hold no user"),
+        ({"identity": 7}, "identity must be"),
+        ({"room_connected": 7}, "room_connected must have"),
+        ({"connect_wait": -1}, "connect_wait must be"),
+        ({"header_names": 7}, "header_names must be"),
     ],
 )
 def test_a_wrong_argument_is_refused_by_name(arguments: dict[str, Any], told: str) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import aiohttp
@@ -12,6 +13,7 @@ from support import Line, Room, open_line
 from agent_conn import (
     ConnectionState,
     ConnectTimeout,
+    DialFailed,
     InferenceConnection,
     Phase,
     StateChanged,
@@ -99,31 +101,62 @@ async def test_a_pre_dial_that_fails_only_means_a_cold_dial(
     assert any_line.gateway.accepted == 2
 
 
-async def test_a_pre_dial_whose_peer_went_away_is_replaced_by_one_cold_dial(
+async def test_after_a_pre_dial_a_request_is_sent_once_though_the_peer_hangs_up(
     any_line: Line, room: Room
 ) -> None:
     any_line.gateway.inject(DropHandshake())
-    connection = waiting_for(room, any_line)
+    connection = waiting_for(room, any_line, token="t0ken")
     opening = asyncio.create_task(_open(connection))
     await any_line.gateway.wait_until(lambda: any_line.gateway.accepted == 1)
     room.connected.set()
-    await opening
-    await connection.aclose()
-    assert any_line.gateway.accepted == 2
+    with pytest.raises(DialFailed, match="hung up during the handshake"):
+        await opening
+    assert any_line.gateway.accepted == 1
+    assert (connection.record.pre_dialed, connection.record.dials) == (True, 1)
+
+
+async def test_a_pre_dial_whose_peer_went_away_is_replaced_by_one_cold_dial(
+    session: aiohttp.ClientSession, room: Room, gateway: Gateway
+) -> None:
+    """Its FIN has come, and nobody has read it, when the room connects."""
+    hung_up: list[bool] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not hung_up:
+            hung_up.append(True)
+            writer.close()
+            await writer.wait_closed()
+            room.connected.set()
+            return
+        to_gateway = await asyncio.open_connection("127.0.0.1", gateway.port)
+        await asyncio.gather(pipe(reader, to_gateway[1]), pipe(to_gateway[0], writer))
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        connection = InferenceConnection(
+            session, f"ws://127.0.0.1:{port}/v1/echo", room_connected=room.connected
+        )
+        async with connection as ws:
+            await ws.send_str("heard")
+            assert await ws.receive_str() == "heard"
+        await gateway.wait_idle()
     assert (connection.record.pre_dialed, connection.record.dials) == (False, 2)
 
 
-async def test_a_parked_keep_alive_connection_that_died_is_replaced_by_one_cold_dial(
-    line: Line,
-) -> None:
+async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while data := await reader.read(65536):
+            writer.write(data)
+    writer.close()
+
+
+async def test_an_idle_connection_of_the_session_serves_and_is_no_dial(line: Line) -> None:
     async with line.session.get(line.gateway.base_url + "/stt") as answer:
         await answer.read()
-    assert line.gateway.accepted == 1
-    line.gateway.inject(DropHandshake())
     connection = line.dial()
     async with connection:
-        assert connection.record.dials == 1
-    assert line.gateway.accepted == 2
+        assert connection.record.dials == 0
+    assert line.gateway.accepted == 1
 
 
 async def test_a_pre_dial_that_hangs_is_bounded_by_open_timeout(room: Room) -> None:
@@ -235,7 +268,7 @@ async def test_the_callers_trace_configs_see_a_dial(
 ) -> None:
     gateway, session, seen = traced
     async with InferenceConnection(session, gateway.url("/v1/echo")):
-        assert seen == ["request_start", "connection_create_end", "request_end"]
+        assert seen == ["request_start", "connection_reuseconn", "request_end"]
 
 
 async def test_the_callers_trace_configs_see_the_request_on_a_pre_dial(

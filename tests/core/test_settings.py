@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -12,6 +13,10 @@ from agent_conn import AgentIdentity, ConfigurationError, InferenceConnection
 from agent_conn.gateway import Gateway
 
 SECRET = "canary-secret-value"
+
+
+async def _identify() -> AgentIdentity:
+    return AgentIdentity()
 
 
 @pytest.fixture
@@ -39,16 +44,18 @@ async def test_arguments_that_equal_good_ones_are_checked_all_the_same(
     assert message.startswith("open_timeout ")
 
 
-@pytest.mark.parametrize("name", ["open_timeout", "close_timeout", "heartbeat", "connect_wait"])
+@pytest.mark.parametrize(
+    "name", ["open_timeout", "close_timeout", "heartbeat", "network_timeout", "connect_wait"]
+)
 @pytest.mark.parametrize("value", [-1, math.nan, math.inf, 10**400, "2", True, [1]])
 async def test_a_time_that_is_no_time_is_refused_by_name(
     session: aiohttp.ClientSession, untouched: Gateway, name: str, value: object
 ) -> None:
     message = await refusal(session, untouched.url(), {name: value})
-    assert message.startswith(f"{name} is not a finite number of seconds")
+    assert message.startswith(f"{name} must be a finite number of seconds")
 
 
-@pytest.mark.parametrize("name", ["open_timeout", "close_timeout", "heartbeat"])
+@pytest.mark.parametrize("name", ["open_timeout", "close_timeout", "heartbeat", "network_timeout"])
 async def test_a_bound_of_zero_is_refused(session: aiohttp.ClientSession, name: str) -> None:
     assert "above 0" in await refusal(session, "ws://127.0.0.1/", {name: 0})
 
@@ -66,8 +73,8 @@ async def test_a_bound_of_zero_is_refused(session: aiohttp.ClientSession, name: 
         (f"wss://host:99999/{SECRET}", "cannot be parsed"),
         (f"wss://[::1/{SECRET}", "cannot be parsed"),
         (f"wss://[]@/{SECRET}", "cannot be parsed"),
-        (None, "neither str nor yarl.URL"),
-        (b"wss://host/", "neither str nor yarl.URL"),
+        (None, "must be a str or yarl.URL, got "),
+        (b"wss://host/", "must be a str or yarl.URL, got "),
     ],
 )
 async def test_a_url_that_cannot_be_dialled_is_refused_without_repeating_it(
@@ -97,11 +104,11 @@ async def test_the_four_schemes_of_a_websocket_are_taken(
         ({"X-Mine": f"{SECRET}\x00"}, "X-Mine"),
         ({"X-Mine": f"{SECRET}é"}, "X-Mine"),
         ({"X-Mine": SECRET * 1000}, "X-Mine"),
-        ({"X Mine": "1"}, "no HTTP field name"),
-        ({"": "1"}, "no HTTP field name"),
-        ({7: "1"}, "no HTTP field name"),
+        ({"X Mine": "1"}, "cannot be a header's"),
+        ({"": "1"}, "cannot be a header's"),
+        ({7: "1"}, "cannot be a header's"),
         ({"X-Mine": "1", "x-mine": "2"}, "twice"),
-        ([("X-Mine", "1")], "no mapping"),
+        ([("X-Mine", "1")], "must be a mapping"),
     ],
 )
 async def test_a_header_that_cannot_be_sent_is_refused_without_its_value(
@@ -158,7 +165,7 @@ async def test_a_token_that_cannot_be_sent_is_refused(
 async def test_a_token_over_plain_ws_to_another_host_is_refused(
     session: aiohttp.ClientSession, arguments: Mapping[str, Any], url: str
 ) -> None:
-    assert (await refusal(session, url, arguments)).startswith("token would go over")
+    assert (await refusal(session, url, arguments)).startswith("url must be encrypted")
     allowed = InferenceConnection(session, url, allow_insecure=True, **arguments)
     assert allowed.state == "idle"
 
@@ -183,7 +190,14 @@ async def test_tls_without_verification_is_refused(session: aiohttp.ClientSessio
         ("identity", {"agent_id": "PA_1"}),
         ("room_connected", True),
         ("room_connected", lambda: True),
+        ("room_connected", threading.Event()),
+        ("identity", _identify),
         ("on_open", "hook"),
+        ("observer", _identify),
+        ("server_hostname", 7),
+        ("server_hostname", ""),
+        ("proxy_headers", {"X": "two\nlines"}),
+        ("proxy", "socks5://127.0.0.1:1080"),
         ("observer", "hook"),
         ("trace_headers", {"traceparent": "00"}),
         ("require", 3),
@@ -210,8 +224,14 @@ async def test_an_argument_of_the_wrong_kind_is_refused_by_name(
 
 @pytest.mark.parametrize("value", [None, "session", object(), aiohttp.ClientSession])
 async def test_a_session_that_is_none_is_refused(value: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"^session is no aiohttp\.ClientSession"):
+    with pytest.raises(ConfigurationError, match=r"^session must be of ClientSession, got "):
         InferenceConnection(value, "wss://host/")
+
+
+async def test_a_token_with_its_scheme_is_told_to_leave_that_out(
+    session: aiohttp.ClientSession,
+) -> None:
+    assert "leave that out" in await refusal(session, "wss://host/", {"token": f"Bearer {SECRET}"})
 
 
 async def test_an_identity_may_be_a_value_or_a_callable(session: aiohttp.ClientSession) -> None:

@@ -20,6 +20,7 @@ from agent_conn import (
 )
 from agent_conn._dial.translate import MAX_BODY, read_retry_after, rejected
 from agent_conn._options import check_headers, check_seconds, check_url
+from agent_conn._secrets import Secrets
 from agent_conn.gateway import FAULTS, Fault, InvalidToken, mint_token, verify_token
 from agent_conn.gateway.sessions.protocol import Kind, ProtocolError, parse_client_message, to_json
 
@@ -136,10 +137,10 @@ def retry_policy(values: Mapping[str, Any]) -> None:
 def rejection(answer: tuple[int, Mapping[str, str], bytes]) -> None:
     """An HTTP error of any content becomes the typed error, of bounded size."""
     status, headers, body = answer
-    error = rejected(status, headers, body, ["a-secret-that-was-sent"])
+    error = rejected(status, headers, body, Secrets(lambda: ["a-secret-that-was-sent"]))
     assert_plain(str(error))
     assert len(error.body) <= MAX_BODY
-    assert b"a-secret-that-was-sent" not in error.body
+    assert "a-secret-that-was-sent" not in f"{error} {error.body} {error.headers} {error.quota}"
     if error.quota is not None:
         for told in (error.quota.hint, error.quota.quota_type, error.quota.documentation_url):
             assert told is None or isinstance(told, str)

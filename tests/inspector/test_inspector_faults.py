@@ -55,7 +55,7 @@ async def test_what_a_form_holds_becomes_the_fault(
         with pytest.raises(HandshakeRejected) as refused:
             await InferenceConnection(session, inspected.url("/v1/echo"))
         error = refused.value
-        assert (error.status, error.body, error.retry_after) == (429, b"enough", 7.0)
+        assert (error.status, error.body, error.retry_after) == (429, "enough", 7.0)
     async with InferenceConnection(session, inspected.url("/v1/echo")):
         pass
 

@@ -29,6 +29,7 @@ from agent_conn import (
 )
 from agent_conn._dial.translate import rejected
 from agent_conn._reconnect.retry import RetryBudget
+from agent_conn._secrets import Secrets
 
 RETRIED_STATUSES = {408, 429, *range(500, 600)}
 RETRIED_CLOSES = {1000, 1001, 1005, 1006, 1011, 1012, 1013, 1014}
@@ -45,7 +46,7 @@ def lost(code: int = 1011) -> ConnectionLost:
 
 @pytest.mark.parametrize("status", range(400, 600))
 def test_a_rejection_is_retried_by_its_status(status: int) -> None:
-    assert classify_failure(rejected(status, {}, b"", ())) is (status in RETRIED_STATUSES)
+    assert classify_failure(rejected(status, {}, b"", Secrets())) is (status in RETRIED_STATUSES)
 
 
 @pytest.mark.parametrize("code", [*range(1000, 1016), 3000, 3008, 4000, 4999])

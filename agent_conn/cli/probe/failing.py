@@ -63,7 +63,7 @@ def _refusal(secrets: Secrets, error: ConnectError) -> Refusal | None:
     if isinstance(error, HandshakeRejected):
         return Refusal(
             status=error.status,
-            body=secrets.hide(error.body.decode("utf-8", "replace")),
+            body=secrets.hide(error.body),
             quota=None if error.quota is None else secrets.hide_in_quota(error.quota),
             retry_after=error.retry_after,
             date=error.date,

@@ -10,8 +10,7 @@ from ssl import SSLContext
 
 from yarl import URL
 
-from agent_conn._options import check_seconds, is_loopback
-from agent_conn._sources import is_token
+from agent_conn._options import check_seconds, is_loopback, is_token
 from agent_conn.cli.probe.dial import Dial
 from agent_conn.cli.probe.findings import Target
 from agent_conn.cli.probe.secrets import Secrets

@@ -1,4 +1,4 @@
-"""What no output may show, and how it is cut out of what a peer said."""
+"""What no output may show, and what a peer said that is withheld for it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 
 from yarl import URL
 
-from agent_conn._dial.translate import redact
+from agent_conn import _secrets
 from agent_conn.errors import Quota
 
 
@@ -26,9 +26,9 @@ class Secrets:
         self.add(url.raw_query_string, url.query_string, *url.query.values())
 
     def hide(self, text: str) -> str:
-        """`text` without any of them."""
-        hidden = redact(text.encode("utf-8", "surrogateescape"), self._texts)
-        return hidden.decode("utf-8", "replace")
+        """`text`, or that it is withheld since it repeats one of them."""
+        repeats = _secrets.Secrets(lambda: self._texts).repeated_in(text)
+        return "[withheld: it repeats a secret that was sent]" if repeats else text
 
     def hide_in_quota(self, quota: Quota) -> Quota:
         """`quota` without any of them in its texts and limits."""

@@ -139,7 +139,7 @@ class RequestHandler:
             model=request.query.get("model"),
             headers=redact_headers(request.headers),
             identity=read_identity(request.headers, self._header_names),
-            session_id=request.headers.get(self._header_names.session_id),
+            session_id=request.headers.get(self._header_names.session_id or ""),
             socket_number=peer_socket.number,
             accepted_at=peer_socket.accepted_at,
             secured_at=peer_socket.secured_at,

@@ -51,8 +51,8 @@ def to_api_error(exc: AgentConnError) -> APIError:
     return APIConnectionError(message, retryable=isinstance(exc, ConnectError) and exc.retryable)
 
 
-def _body(body: bytes) -> object:
+def _body(body: str) -> object:
     try:
         return json.loads(body)
-    except ValueError:
-        return body.decode("utf-8", "replace") or None
+    except (ValueError, RecursionError):
+        return body or None

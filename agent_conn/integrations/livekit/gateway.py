@@ -15,9 +15,8 @@ from yarl import URL
 
 from agent_conn._connection import InferenceConnection, OpenHook
 from agent_conn._identity import AttributionLevel
-from agent_conn._options import TlsSetting, check_seconds, check_url
+from agent_conn._options import TlsSetting, TokenSource, check_seconds, check_url
 from agent_conn._record import ConnectionObserver, TraceHeaders
-from agent_conn._sources import TokenSource
 from agent_conn.errors import ConfigurationError
 from agent_conn.integrations.livekit.headers import request_headers
 from agent_conn.integrations.livekit.job import find_job, job_identity, room_connected

@@ -11,14 +11,15 @@ from typing import Any
 from livekit.agents import JobContext, utils
 from livekit.agents import __version__ as livekit_version
 
+from agent_conn._attribution import names_caller
 from agent_conn._identity import DEFAULT_HEADER_NAMES, AgentIdentity
 from agent_conn._options import check_headers
-from agent_conn._request_attribution import names_caller
 from agent_conn.errors import ConfigurationError
 from agent_conn.integrations.livekit.job import find_job, job_identity
 
 USER_AGENT = f"LiveKit Agents/{livekit_version} (python {platform.python_version()})"
 PRIORITY = "X-LiveKit-Inference-Priority"
+SESSION_ID = DEFAULT_HEADER_NAMES.session_id or ""
 WORKER_TOKEN = "X-LiveKit-Worker-Token"  # noqa: S105  (a name, no secret)
 
 logger: logging.Logger = logging.getLogger("agent_conn")
@@ -36,7 +37,7 @@ def get_inference_headers(*, inference_class: str | None = None) -> dict[str, st
     headers = request_headers(job, inference_class, {})
     if job is not None:
         headers.update(job_identity(job)().headers())
-        headers[DEFAULT_HEADER_NAMES.session_id] = utils.shortuuid("inference_")
+        headers[SESSION_ID] = utils.shortuuid("inference_")
     return headers
 
 
@@ -115,4 +116,4 @@ class _AttributedHeaders(dict[str, str]):
         if names_caller(self, known):
             super().update(known.headers())
         if known.level:
-            self.setdefault(DEFAULT_HEADER_NAMES.session_id, utils.shortuuid("inference_"))
+            self.setdefault(SESSION_ID, utils.shortuuid("inference_"))

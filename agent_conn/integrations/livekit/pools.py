@@ -13,12 +13,15 @@ from typing import Any
 import aiohttp
 from livekit.agents.utils import ConnectionPool
 
-from agent_conn._attribution import AttributionMiddleware
-from agent_conn._identity import DEFAULT_HEADER_NAMES, AttributionLevel
+from agent_conn._attribution import AttributionMiddleware, names_caller
+from agent_conn._identity import (
+    DEFAULT_HEADER_NAMES,
+    AttributionLevel,
+    IdentitySource,
+    read_identity,
+)
 from agent_conn._options import Handler
-from agent_conn._request_attribution import names_caller
 from agent_conn._room import RoomConnected
-from agent_conn._sources import IdentitySource, read_identity
 
 _Pool = ConnectionPool[Any]
 _FRAMES = 8

@@ -8,10 +8,9 @@ import aiohttp
 from livekit.agents import DEFAULT_API_CONNECT_OPTIONS, JobContext
 from livekit.agents.utils import http_context
 
-from agent_conn._attribution import AttributionMiddleware
+from agent_conn._attribution import AttributionMiddleware, Origins
 from agent_conn._identity import AgentIdentity
 from agent_conn._options import check_seconds
-from agent_conn._request_attribution import Origins
 from agent_conn.errors import ConfigurationError
 from agent_conn.integrations.livekit.gateway import default_base_url, is_fake
 from agent_conn.integrations.livekit.job import find_job, job_identity, room_connected

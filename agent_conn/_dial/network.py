@@ -1,0 +1,73 @@
+"""What a socket can be asked and told beneath aiohttp: its network's death, its peer's end."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import socket
+from contextlib import suppress
+
+_HUNG_UP = 0
+if hasattr(select, "poll"):
+    _HUNG_UP = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
+
+
+def watch_network(transport: asyncio.BaseTransport, seconds: float) -> None:
+    """Have the kernel end the connection where its network or host is gone for ``seconds``.
+
+    Linux bounds what is unacknowledged by TCP_USER_TIMEOUT, and probes an idle connection from
+    half of ``seconds`` on. macOS and Windows have the probes alone: there a write to a dead
+    network lasts until the system's own retransmissions end.
+    """
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.family not in {socket.AF_INET, socket.AF_INET6}:
+        return
+    idle = max(1, round(seconds / 2))
+    options = {
+        "TCP_USER_TIMEOUT": round(seconds * 1000),
+        "TCP_KEEPIDLE": idle,
+        "TCP_KEEPALIVE": idle,  # TCP_KEEPIDLE's name on macOS
+        "TCP_KEEPINTVL": 1,
+        "TCP_KEEPCNT": max(1, round(seconds) - idle),
+    }
+    # OSError: the peer has hung up already, which whoever reads next is told.
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in options.items():
+            if hasattr(socket, name):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def hung_up(transport: asyncio.BaseTransport) -> bool:
+    """Whether the end of the connection has reached this machine, read or not.
+
+    Where the system has no ``poll``, only what the event loop has read is known.
+    """
+    if transport.is_closing():
+        return True
+    sock = transport.get_extra_info("socket")
+    if not _HUNG_UP or sock is None or sock.fileno() < 0:
+        return False
+    poller = select.poll()
+    poller.register(sock.fileno(), _HUNG_UP)
+    return bool(poller.poll(0))
+
+
+class Link:
+    """The transport beneath one connection, with its socket, to be dropped at any time."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self.transport: asyncio.Transport = transport
+        # Taken now: a TLS transport that aiohttp has closed twice has forgotten its socket.
+        self._socket: socket.socket | None = transport.get_extra_info("socket")
+
+    def abort(self) -> None:
+        """Drop the connection now, which frees whoever is blocked in sending on it.
+
+        aiohttp's own close waits 30 s for a TLS peer's close_notify.
+        """
+        self.transport.abort()
+        if self._socket is not None:
+            # uvloop's sockets take no shutdown, and say so by a TypeError.
+            with suppress(OSError, TypeError):
+                self._socket.shutdown(socket.SHUT_RDWR)
