@@ -30,6 +30,11 @@ KEY, SECRET = "fuzz-key", "fuzz-secret-of-thirty-two-bytes!!"
 def assert_plain(text: str) -> None:
     """A terminal, a log and a page can show ``text`` as it is."""
     assert text.isascii()
+    assert_one_line(text)
+
+
+def assert_one_line(text: str) -> None:
+    """``text`` takes one line, though it may have what the peer says in its own language."""
     assert text.isprintable()
 
 
@@ -138,7 +143,7 @@ def rejection(answer: tuple[int, Mapping[str, str], bytes]) -> None:
     """An HTTP error of any content becomes the typed error, of bounded size."""
     status, headers, body = answer
     error = rejected(status, headers, body, Secrets(lambda: ["a-secret-that-was-sent"]))
-    assert_plain(str(error))
+    assert_one_line(str(error))
     assert len(error.body) <= MAX_BODY
     assert "a-secret-that-was-sent" not in f"{error} {error.body} {error.headers} {error.quota}"
     if error.quota is not None:
