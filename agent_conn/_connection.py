@@ -179,7 +179,7 @@ class InferenceConnection:
 
         self._state = ConnectionState.IDLE
         self._record = RecordBuilder()
-        self._url: URL = self._options.shown_url
+        self._origin = URL()
         self._headers: dict[str, str] = {}
         self._bearer: str | None = None
         self._settled: asyncio.Event | None = None
@@ -190,8 +190,14 @@ class InferenceConnection:
         self._opened: OpenWebSocket | None = None
 
     def __repr__(self) -> str:
-        where = self._url or "an url that is not read yet"
+        where = self._shown_url or "with a url that is not read yet"
         return f"<InferenceConnection {where} {self._state} {self._record.session_id}>"
+
+    @property
+    def _shown_url(self) -> URL:
+        """The URL without what may be secret in it: of one that a callable gave, its origin."""
+        url = self._options.url
+        return self._origin if callable(url) else url.with_query(None).with_fragment(None)
 
     def __await__(self) -> Generator[object, None, aiohttp.ClientWebSocketResponse]:
         return self.open().__await__()
@@ -312,9 +318,10 @@ class InferenceConnection:
     async def _establish(self) -> aiohttp.ClientWebSocketResponse:
         record = self._record
         record.started_at = _now()
-        url = await read_url(self._options)
-        # Of a URL that a callable gave, only its origin is told.
-        self._url = url.origin() if callable(self._options.url) else self._url
+        url = self._options.url
+        if callable(url):
+            url = await read_url(url)
+        self._origin = url.origin()
         waits = record.wait_outcome is None
         if not waits:
             await self._prepare()
@@ -350,8 +357,13 @@ class InferenceConnection:
 
     async def _prepare(self) -> None:
         self._record.waited_at = _now()
-        self._bearer = await read_token(self._options)
-        self._headers = await read_headers(self._options)
+        options = self._options
+        self._bearer = await read_token(options.token) if callable(options.token) else options.token
+        self._headers = (
+            await read_headers(options.headers, options.reserved_names)
+            if callable(options.headers)
+            else options.headers
+        )
         self._record.minted_at = _now()
 
     def _read_headers(self) -> dict[str, str]:
@@ -462,7 +474,7 @@ class InferenceConnection:
         if self._observer is not None:
             tell(
                 self._observer,
-                StateChanged(previous, self._state, self._url, _now(), self.record, error),
+                StateChanged(previous, self._state, self._shown_url, _now(), self.record, error),
             )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import ipaddress
+import socket
 import ssl as ssl_module
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -37,6 +37,7 @@ _HANDSHAKE_NAMES = frozenset(
 )
 _HANDSHAKE_PREFIX = "sec-websocket-"
 _WINDOW_BITS = 15
+_LOOPBACK_6 = socket.inet_pton(socket.AF_INET6, "::1")
 
 Handler = Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]]
 """What an aiohttp client middleware passes a request on to."""
@@ -100,13 +101,6 @@ class DialOptions:
         )
 
     @property
-    def shown_url(self) -> URL:
-        """The URL without what may be secret in it; empty where a callable gives it."""
-        if not isinstance(self.url, URL):
-            return URL()
-        return self.url.with_query(None).with_fragment(None)
-
-    @property
     def carries_token(self) -> bool:
         """Whether an ``Authorization`` header goes out that the caller gave, as far as is known."""
         if self.token is not None:
@@ -141,11 +135,12 @@ def check_caller(identity: object, room_connected: object, header_names: object)
     Raises:
         ConfigurationError: one is of the wrong kind.
     """
-    wanted = "identity must be an AgentIdentity or a callable that gives one"
-    if inspect.iscoroutinefunction(identity):
-        raise ConfigurationError(f"{wanted}, got an async def: make it a def")
-    if not (identity is None or isinstance(identity, AgentIdentity) or callable(identity)):
-        raise ConfigurationError(f"{wanted}, got {kind(identity)}")
+    if not (identity is None or isinstance(identity, AgentIdentity)):
+        wanted = "identity must be an AgentIdentity or a callable that gives one"
+        if inspect.iscoroutinefunction(identity):
+            raise ConfigurationError(f"{wanted}, got an async def: make it a def")
+        if not callable(identity):
+            raise ConfigurationError(f"{wanted}, got {kind(identity)}")
     check_room(room_connected)
     check_type("header_names", header_names, HeaderNames)
 
@@ -317,10 +312,14 @@ def is_token(value: object) -> bool:
 
 def is_loopback(host: str) -> bool:
     """Whether ``host`` is ``localhost`` or a loopback address."""
+    if host.lower().rstrip(".") == "localhost":
+        return True
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower().rstrip(".") == "localhost"
+        if ":" in host:
+            return socket.inet_pton(socket.AF_INET6, host) == _LOOPBACK_6
+        return socket.inet_pton(socket.AF_INET, host)[0] == 127
+    except OSError:
+        return False
 
 
 def kind(value: object) -> str:

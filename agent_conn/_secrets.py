@@ -38,10 +38,10 @@ class Secrets:
         It is read as it stands, and with JSON, percent, HTML, base64 and hexadecimal encodings
         taken off; the case of letters does not count.
         """
+        if len(text) < SHARED:
+            return False
         if self._pieces is None:
             self._pieces = frozenset(_pieces_of(self._source()))
-        if not self._pieces or len(text) < SHARED:
-            return False
         return any(not self._pieces.isdisjoint(_windows(view)) for view in _views(text))
 
     def shown(self, text: str) -> str:

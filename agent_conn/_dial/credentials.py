@@ -3,56 +3,50 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from yarl import URL
 
-from agent_conn._options import DialOptions, check_headers, check_url, is_token
+from agent_conn._options import check_headers, check_url, is_token
 from agent_conn.errors import ConfigurationError, TokenUnavailable
 
 T = TypeVar("T")
 
 
-async def read_url(options: DialOptions) -> URL:
+async def read_url(source: Callable[[], object]) -> URL:
     """The URL to dial.
 
     Raises:
-        TokenUnavailable: its callable raised, or gave what cannot be dialled.
+        TokenUnavailable: ``source`` raised, or gave what cannot be dialled.
     """
-    if isinstance(options.url, URL):
-        return options.url
-    given = await _ask("url", options.url)
+    given = await _ask("url", source)
     return _usable("url", lambda: check_url(given))
 
 
-async def read_token(options: DialOptions) -> str | None:
+async def read_token(source: Callable[[], object]) -> str:
     """The bearer token.
 
     Raises:
-        TokenUnavailable: its callable raised, or gave what cannot be a token.
+        TokenUnavailable: ``source`` raised, or gave what cannot be a token.
     """
-    if not callable(options.token):
-        return options.token
-    token = await _ask("token", options.token)
+    token = await _ask("token", source)
     if isinstance(token, str) and is_token(token):
         return token
     raise TokenUnavailable("the token callable must give a str valid in a header")
 
 
-async def read_headers(options: DialOptions) -> dict[str, str]:
-    """The caller's headers.
+async def read_headers(source: Callable[[], object], reserved: Iterable[str]) -> dict[str, str]:
+    """The caller's headers, which must not have ``reserved`` names.
 
     Raises:
-        TokenUnavailable: their callable raised, or gave what cannot be sent.
+        TokenUnavailable: ``source`` raised, or gave what cannot be sent.
     """
-    if not callable(options.headers):
-        return options.headers
-    given = await _ask("headers", options.headers)
-    return _usable("headers", lambda: check_headers(given, options.reserved_names))
+    given = await _ask("headers", source)
+    return _usable("headers", lambda: check_headers(given, reserved))
 
 
-async def _ask(name: str, source: Callable[[], object | Awaitable[object]]) -> object:
+async def _ask(name: str, source: Callable[[], object]) -> object:
     try:
         given = source()
         return await given if inspect.isawaitable(given) else given

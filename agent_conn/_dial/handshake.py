@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
 from typing import Any, TypeVar
 from urllib.request import getproxies
@@ -159,13 +160,17 @@ class Dial:
     ) -> aiohttp.ClientResponse:
         self._check_route(request)
         await self._make_ready(request, prepare)
+        headers = read_headers()
         for name in self._options.reserved_names:
-            # Those of the session's own headers never stand in for an id.
-            request.headers.popall(name, None)
-        request.headers.update(read_headers())
-        self._check_route(request)
-        secrets = tuple(self._sent_secrets(request))
-        self.secrets = Secrets(lambda: secrets)
+            # Those of the session never stand in for an id.
+            if name not in headers:
+                request.headers.popall(name, None)
+        request.headers.update(headers)
+        if callable(self._options.headers):
+            self._check_route(request)
+        secrets = self.secrets = Secrets(
+            partial(_sent_secrets, self._options, self._session.headers, request)
+        )
         if self.pre_dial is not None:
             self._record.connected_at = _now()
             self._link = self.pre_dial.link
@@ -174,8 +179,8 @@ class Dial:
             handler(request), lambda error: handshake_failed(error, self._origin)
         )
         self._record.answered_at = _now()
-        headers = response.headers
-        self._record.read_response_headers = lambda: shown_headers(headers, self.secrets)
+        answered = response.headers
+        self._record.read_response_headers = lambda: shown_headers(answered, secrets)
         if response.status >= HTTPStatus.BAD_REQUEST:
             raise await self._rejection(response)
         refusal = self._refusal(response)
@@ -261,28 +266,6 @@ class Dial:
             return HandshakeInvalid("the gateway chose an extension that was not asked for")
         return None
 
-    def _sent_secrets(self, request: aiohttp.ClientRequest) -> Iterator[str]:
-        """What is sent that nobody else may repeat to a log."""
-        options = self._options
-        static = {} if callable(options.headers) else options.headers
-        given = {name.lower() for name in (*self._session.headers, *static)}
-        ids = {name.lower() for name in options.header_names.all()}
-        public = _PUBLIC_HEADERS - given | ids
-        for name, value in request.headers.items():
-            if name.lower() == "cookie":
-                yield from (pair.partition("=")[2] for pair in value.split(";"))
-            elif name.lower() not in public:
-                # Without the scheme, which every answer to a refused token may name.
-                yield value.partition(" ")[2] if name.lower() == "authorization" else value
-        yield request.url.raw_query_string
-        if callable(options.url):
-            yield request.url.raw_path
-        if request.proxy is not None:
-            auth = request.proxy_auth
-            yield from filter(None, (request.proxy.user, request.proxy.password))
-            yield from (auth.login, auth.password) if auth is not None else ()
-            yield from (request.proxy_headers or {}).values()
-
     def _translated(self, error: Exception) -> AgentConnError:
         """The error for what aiohttp raised outside of the guard."""
         if final := self._final():
@@ -301,7 +284,7 @@ class Dial:
 
     def _abort(self) -> None:
         if self._link is not None:
-            self._link.abort()
+            self._link.shut_down()
         if self._response is not None:
             self._response.close()
 
@@ -343,6 +326,35 @@ def view_of(session: aiohttp.ClientSession, guard: Guard) -> SessionView:
     view = SessionView.__new__(SessionView)
     vars(view).update(caller=session, guard=guard)
     return view
+
+
+def _sent_secrets(
+    options: DialOptions, defaults: Iterable[str], request: aiohttp.ClientRequest
+) -> Iterator[str]:
+    """What is sent that nobody else may repeat to a log.
+
+    ``defaults`` are the names of the session's own headers.
+    """
+    given = () if callable(options.headers) else options.headers
+    asked = {name.lower() for name in (*defaults, *given)}
+    ids = {name.lower() for name in options.header_names.all()}
+    for name, value in request.headers.items():
+        lower = name.lower()
+        if lower in ids or (lower in _PUBLIC_HEADERS and lower not in asked):
+            continue
+        if lower == "cookie":
+            yield from (pair.partition("=")[2] for pair in value.split(";"))
+        else:
+            # Without the scheme, which every answer to a refused token may name.
+            yield value.partition(" ")[2] if lower == "authorization" else value
+    yield request.url.raw_query_string
+    if callable(options.url):
+        yield request.url.raw_path
+    if request.proxy is not None:
+        auth = request.proxy_auth
+        yield from filter(None, (request.proxy.user, request.proxy.password))
+        yield from (auth.login, auth.password) if auth is not None else ()
+        yield from (request.proxy_headers or {}).values()
 
 
 def _asked_url(url: URL, session: aiohttp.ClientSession) -> URL:

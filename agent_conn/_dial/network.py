@@ -11,6 +11,10 @@ _HUNG_UP = 0
 if hasattr(select, "poll"):
     _HUNG_UP = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
 
+_USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
+_KEEP_IDLE: int = getattr(socket, "TCP_KEEPIDLE", 0) or getattr(socket, "TCP_KEEPALIVE", 0)
+"""The second is its name on macOS."""
+
 
 def watch_network(transport: asyncio.BaseTransport, seconds: float) -> None:
     """Have the kernel end the connection where its network or host is gone for ``seconds``.
@@ -23,19 +27,16 @@ def watch_network(transport: asyncio.BaseTransport, seconds: float) -> None:
     if sock is None or sock.family not in {socket.AF_INET, socket.AF_INET6}:
         return
     idle = max(1, round(seconds / 2))
-    options = {
-        "TCP_USER_TIMEOUT": round(seconds * 1000),
-        "TCP_KEEPIDLE": idle,
-        "TCP_KEEPALIVE": idle,  # TCP_KEEPIDLE's name on macOS
-        "TCP_KEEPINTVL": 1,
-        "TCP_KEEPCNT": max(1, round(seconds) - idle),
-    }
     # OSError: the peer has hung up already, which whoever reads next is told.
     with suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in options.items():
-            if hasattr(socket, name):
-                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        sock.setsockopt(socket.IPPROTO_TCP, _KEEP_IDLE, idle)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
+        if _USER_TIMEOUT is None:
+            probes = max(1, round(seconds) - idle)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, probes)
+        else:
+            sock.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, round(seconds * 1000))
 
 
 def hung_up(transport: asyncio.BaseTransport) -> bool:
@@ -58,13 +59,20 @@ class Link:
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self.transport: asyncio.Transport = transport
-        # Taken now: a TLS transport that aiohttp has closed twice has forgotten its socket.
+        # Taken now, since a closed TLS transport tells it no more.
         self._socket: socket.socket | None = transport.get_extra_info("socket")
 
     def abort(self) -> None:
         """Drop the connection now, which frees whoever is blocked in sending on it.
 
         aiohttp's own close waits 30 s for a TLS peer's close_notify.
+        """
+        self.transport.abort()
+
+    def shut_down(self) -> None:
+        """Drop the connection, also where aiohttp has closed it twice.
+
+        asyncio's TLS transport has then forgotten what to abort.
         """
         self.transport.abort()
         if self._socket is not None:

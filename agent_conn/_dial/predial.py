@@ -129,7 +129,7 @@ class PreDial:
         connection, self._connection = self._connection, None
         if connection is not None:
             if self.link is not None:
-                self.link.abort()
+                self.link.shut_down()
             connection.close()
 
     def _now(self) -> float:
