@@ -41,6 +41,10 @@ class OpenWebSocket:
     ) -> None:
         self.ws = ws
         self._response = response
+        protocol = response.connection.protocol if response.connection is not None else None
+        if protocol is not None and protocol.closed is not None:
+            # The websocket is told only that the connection ended.
+            protocol.closed.add_done_callback(link.note_end)
         self._link = link
         self._secrets = secrets
         # An aiohttp that makes websockets of its own class is heard by what it says alone.
@@ -179,7 +183,7 @@ class OpenWebSocket:
     def _silence(self) -> str:
         if self._heartbeat.failed:
             return "no pong within the heartbeat"
-        if self._arrivals.errno in {errno.ETIMEDOUT, errno.EHOSTUNREACH}:
+        if self._link.errno in {errno.ETIMEDOUT, errno.EHOSTUNREACH}:
             return "the network was dead for network_timeout"
         return "no Close frame came"
 

@@ -59,8 +59,16 @@ class Link:
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self.transport: asyncio.Transport = transport
+        self.errno: int | None = None
+        """The system's number for how the connection ended, where it gave one."""
         # Taken now, since a closed TLS transport tells it no more.
         self._socket: socket.socket | None = transport.get_extra_info("socket")
+
+    def note_end(self, closed: asyncio.Future[None]) -> None:
+        """Note why the connection ended, told by the future that aiohttp has for its end."""
+        error = None if closed.cancelled() else closed.exception()
+        cause = error and error.__cause__
+        self.errno = cause.errno if isinstance(cause, OSError) else None
 
     def abort(self) -> None:
         """Drop the connection now, which frees whoever is blocked in sending on it.

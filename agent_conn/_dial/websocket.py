@@ -38,8 +38,6 @@ class Arrivals:
         """Why this side closed over what the peer sent."""
         self.ended: bool = False
         """Whether the connection has ended, with or without a Close."""
-        self.errno: int | None = None
-        """The system's number for how it ended, where it gave one."""
         self.deadline: float | None = None
         """When reading ends with ``TimeoutError``, however much there still is to read."""
         self._queue = queue
@@ -56,9 +54,8 @@ class Arrivals:
         except aiohttp.WebSocketError as error:
             self.broken = error
             raise
-        except Exception as error:
+        except Exception:
             self.ended = True
-            self.errno = getattr(error, "errno", None)
             raise
         finally:
             self.waiting_since = None
