@@ -338,6 +338,9 @@ class InferenceConnection:
         self._advance(Transition.UPGRADE)
         if self._on_open is not None:
             await self._run_on_open(self._on_open, self._opened.ws)
+        if self._close_requested:
+            # By on_open itself, which the budget's end could not interrupt.
+            raise self._expiry()
         record.opened_at = _now()
         self._advance(Transition.OPEN)
         self._opener = self._budget = self._dial = None

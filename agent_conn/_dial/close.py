@@ -148,7 +148,7 @@ class OpenWebSocket:
                 return
 
     async def _close_websocket(self) -> None:
-        if not self._link.transport.get_write_buffer_size():
+        if not self._link.is_behind():
             await self.ws.close()
             return
         # Somebody may be blocked in a send. In a task of its own, since cancelling ws.close()

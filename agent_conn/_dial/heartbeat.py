@@ -87,7 +87,7 @@ class Heartbeat:
         self._pinged_at = now
         self._arm(now + self._interval / 2)
         # Where something is still to be sent, the kernel bounds how long (network_timeout).
-        if not self._link.transport.get_write_buffer_size():
+        if not self._link.is_behind():
             self._pinging = self._loop.create_task(self._send_ping(), name="agent_conn.ping")
 
     async def _send_ping(self) -> None:

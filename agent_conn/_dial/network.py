@@ -64,6 +64,11 @@ class Link:
         # Taken now, since a closed TLS transport tells it no more.
         self._socket: socket.socket | None = transport.get_extra_info("socket")
 
+    def is_behind(self) -> bool:
+        """Whether something is still to be sent, so that a sender may be blocked."""
+        # A TLS transport that is closed cannot be asked for its buffer.
+        return not self.transport.is_closing() and self.transport.get_write_buffer_size() > 0
+
     def note_end(self, closed: asyncio.Future[None]) -> None:
         """Note why the connection ended, told by the future that aiohttp has for its end."""
         error = None if closed.cancelled() else closed.exception()

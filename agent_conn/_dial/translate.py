@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import ssl
 from collections.abc import Mapping
@@ -36,6 +37,7 @@ MAX_REASON = 200
 
 _RETRYABLE_STATUSES = frozenset({408, 429})
 _QUOTA_FIELDS = ("hint", "quota_type", "category", "remaining_limit", "documentation_url")
+_TOO_LONG = re.compile(r"Got more than (\d+) bytes")
 _QUOTA_HEADER = "x-livekit-inference-"
 _REASON_FIELDS = ("message", "error", "detail", "reason", "error_description", "hint", "title")
 
@@ -57,14 +59,13 @@ def dial_failed(error: Exception, origin: object) -> ConnectError:
 def handshake_failed(error: Exception, origin: object) -> ConnectError:
     """The error for a request to ``origin`` that got no readable answer."""
     if isinstance(error, aiohttp.ClientResponseError):
-        text = error.message or ""
-        # aiohttp's parser tells a size that is over one of the session's limits by its name.
-        what = (
-            "has a line or header that is too long for the session"
-            if "bytes in" in text
-            else ("is not HTTP")
+        too_long = _TOO_LONG.match(error.message)
+        if too_long is None:
+            return HandshakeInvalid("the peer's answer is not HTTP")
+        return HandshakeInvalid(
+            f"the peer's answer has a line or header of more than {too_long[1]} bytes: raise "
+            "max_line_size and max_field_size of the session"
         )
-        return HandshakeInvalid(f"the peer's answer {what}")
     return DialFailed(f"{origin} hung up during the handshake", phase=Phase.HANDSHAKE)
 
 
@@ -75,7 +76,7 @@ def rejected(
     text = body[:MAX_BODY].decode("utf-8", "replace")
     # Looked at before it is cut, so that a secret cut in two at the end is still found.
     withheld = secrets.repeated_in(body.decode("utf-8", "replace"))
-    shown = shown_headers(headers, secrets)
+    shown = {name: value for name, value in headers.items() if not secrets.repeated_in(value)}
     message = f"the gateway answered {status_text(status)}"
     if withheld:
         message += " (its text is withheld, since it repeats a secret that was sent)"
@@ -86,7 +87,7 @@ def rejected(
         message,
         status=status,
         body=text,
-        headers=shown,
+        headers=shown_headers(headers, secrets),
         quota=read_quota(shown, text) if status == HTTPStatus.TOO_MANY_REQUESTS else None,
         date=_read_date(headers.get("Date", "")),
         retryable=is_retryable_status(status),
@@ -95,9 +96,12 @@ def rejected(
 
 
 def shown_headers(headers: Mapping[str, str], secrets: Secrets) -> dict[str, str]:
-    """The headers of an answer without cookies and without what repeats a secret."""
+    """The headers of an answer without cookies and without what repeats a secret.
+
+    Their names are in lower case, since aiohttp respells those that it knows.
+    """
     return {
-        name: value
+        name.lower(): value
         for name, value in headers.items()
         if name.lower() != "set-cookie" and not secrets.repeated_in(value)
     }

@@ -116,7 +116,7 @@ def test_an_answer_that_repeats_a_secret_is_withheld_whole() -> None:
         "the gateway answered 429 Too Many Requests (its text is withheld, since it repeats a "
         "secret that was sent)"
     )
-    assert (error.body, error.quota, error.headers) == ("", None, {"X-Request-Id": "r1"})
+    assert (error.body, error.quota, error.headers) == ("", None, {"x-request-id": "r1"})
 
 
 @pytest.mark.parametrize(
