@@ -6,10 +6,6 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-import agent_conn
-from agent_conn import AgentConnError
-
-OURS = str(Path(agent_conn.__file__).parent)
 TESTS = str(Path(__file__).parent)
 TOKEN = "canary-token-4711"
 WORKER_TOKEN = "canary-worker-4712"
@@ -27,9 +23,7 @@ def told_by(error: BaseException) -> Iterator[str]:
         yield repr(vars(link))
         for frame in traceback.TracebackException.from_exception(link, capture_locals=True).stack:
             caller_is_us = frame.filename.startswith(TESTS)
-            # A cancellation keeps its frames, aiohttp's among them; our errors have ours alone.
-            if frame.filename.startswith(OURS) or isinstance(error, AgentConnError):
-                yield f"{frame.name}: {'' if caller_is_us else frame.locals}"
+            yield f"{frame.name}: {'' if caller_is_us else frame.locals}"
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

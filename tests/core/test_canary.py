@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from typing import Any
 
 import aiohttp
@@ -187,9 +188,38 @@ async def test_a_cancellation_tells_no_credential(ear: Ear, turns: int) -> None:
     assert_clean([repr(task)])
 
 
+@pytest.mark.parametrize("waits", [False, True], ids=["cold", "after a wait"])
+@pytest.mark.parametrize(
+    "fault", [StallAtTLS(), StallInHandshake(), GoSilent()], ids=lambda fault: type(fault).__name__
+)
+async def test_a_timeout_of_the_callers_own_tells_no_credential(
+    any_line: Line, ear: Ear, fault: Fault, waits: bool
+) -> None:
+    """Its traceback has the frames that the cancellation went through."""
+    injection = any_line.gateway.inject(fault, times=None)
+
+    async def stay(ws: aiohttp.ClientWebSocketResponse) -> None:
+        await ws.receive()
+
+    room = asyncio.Event() if waits else None
+    connection = ear.dial(room_connected=room, connect_wait=0.01, open_timeout=5.0, on_open=stay)
+    with pytest.raises(TimeoutError) as expired:
+        async with asyncio.timeout(0.1):
+            await connection
+    ear.assert_clean(expired.value)
+    frames = [
+        frame.filename
+        for link in (expired.value, expired.value.__cause__)
+        for frame in traceback.extract_tb(link.__traceback__ if link else None)
+    ]
+    assert [name for name in frames if "aiohttp" in name] == []
+    injection.withdraw()
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
+        {"heartbeat": -1, "protocols": [TOKEN], "proxy_headers": {"X-Key": TOKEN}},
         {"token": f"{TOKEN} {TOKEN}"},
         {"headers": {"X-Mine": f"{WORKER_TOKEN}\n"}},
         {"headers": {"Authorization": TOKEN}},
