@@ -5,7 +5,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from agent_conn._attribution import AttributionMiddleware
-from agent_conn._connection import InferenceConnection, OpenHook
+from agent_conn._connection import InferenceConnection
+from agent_conn._dial.open_hook import OpenHook
 from agent_conn._identity import AgentIdentity, AttributionLevel, HeaderNames, IdentitySource
 from agent_conn._lifecycle import TRANSITIONS, ConnectionState, Ending, Transition
 from agent_conn._options import TokenSource

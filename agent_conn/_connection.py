@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import suppress
 from types import TracebackType
 
@@ -13,8 +12,9 @@ import aiohttp
 from yarl import URL
 
 from agent_conn._dial.close import OpenWebSocket
-from agent_conn._dial.credentials import read_headers, read_token, read_url
 from agent_conn._dial.handshake import Dial
+from agent_conn._dial.headers import RequestHeaders, read_url
+from agent_conn._dial.open_hook import OpenHook, run_on_open
 from agent_conn._identity import (
     DEFAULT_HEADER_NAMES,
     AttributionLevel,
@@ -30,11 +30,9 @@ from agent_conn._options import (
     TokenSource,
     UrlSource,
     check_caller,
-    check_hook,
-    check_require,
+    check_hooks,
     check_type,
     check_wait,
-    kind,
 )
 from agent_conn._record import (
     ConnectionObserver,
@@ -42,24 +40,19 @@ from agent_conn._record import (
     RecordBuilder,
     StateChanged,
     TraceHeaders,
-    read_trace_headers,
     tell,
 )
 from agent_conn._room import RoomConnected, look, wait_for_room
 from agent_conn.errors import (
     AgentConnError,
-    AttributionUnavailable,
     ConfigurationError,
     ConnectionLost,
     ConnectTimeout,
     OpenHookFailed,
-    Phase,
     StateError,
 )
 
 logger: logging.Logger = logging.getLogger("agent_conn")
-
-OpenHook = Callable[[aiohttp.ClientWebSocketResponse], Awaitable[object]]
 
 _BEING_OPENED = (ConnectionState.WAITING, ConnectionState.DIALING, ConnectionState.OPENING)
 
@@ -141,10 +134,8 @@ class InferenceConnection:
         try:
             check_type("session", session, aiohttp.ClientSession)
             check_caller(identity, room_connected, header_names)
-            check_hook("on_open", on_open, may_be_async=True)
-            check_hook("observer", observer)
-            check_hook("trace_headers", trace_headers)
-            self._require = check_require(require)
+            check_hooks(on_open=on_open, observer=observer, trace_headers=trace_headers)
+            check_type("require", require, AttributionLevel)
             self._connect_wait = check_wait(connect_wait)
             self._options = DialOptions(
                 url=url,
@@ -175,13 +166,13 @@ class InferenceConnection:
         self._room_connected = room_connected
         self._on_open = on_open
         self._observer = observer
-        self._trace_headers = trace_headers
 
         self._state = ConnectionState.IDLE
         self._record = RecordBuilder()
+        self._headers = RequestHeaders(
+            self._options, identity, require, trace_headers, self._record
+        )
         self._origin = URL()
-        self._headers: dict[str, str] = {}
-        self._bearer: str | None = None
         self._settled: asyncio.Event | None = None
         self._opener: asyncio.Task[object] | None = None
         self._budget: asyncio.Timeout | None = None
@@ -190,14 +181,8 @@ class InferenceConnection:
         self._opened: OpenWebSocket | None = None
 
     def __repr__(self) -> str:
-        where = self._shown_url or "with a url that is not read yet"
+        where = self.url or "with a url that is not read yet"
         return f"<InferenceConnection {where} {self._state} {self._record.session_id}>"
-
-    @property
-    def _shown_url(self) -> URL:
-        """The URL without what may be secret in it: of one that a callable gave, its origin."""
-        url = self._options.url
-        return self._origin if callable(url) else url.with_query(None).with_fragment(None)
 
     def __await__(self) -> Generator[object, None, aiohttp.ClientWebSocketResponse]:
         return self.open().__await__()
@@ -228,6 +213,15 @@ class InferenceConnection:
     def state(self) -> ConnectionState:
         """Where the connection is in its life."""
         return self._state
+
+    @property
+    def url(self) -> URL:
+        """Where it leads, without the query.
+
+        Of one that a callable gives, only the origin is told, and nothing before it is read.
+        """
+        url = self._options.url
+        return self._origin if callable(url) else url.with_query(None).with_fragment(None)
 
     @property
     def attribution(self) -> AttributionLevel:
@@ -330,14 +324,14 @@ class InferenceConnection:
         self._dial = Dial(self._session, self._options, record)
         self._opened = await self._dial.open(
             url,
-            headers={} if waits else self._read_headers(),
-            read_headers=self._read_headers_and_trace,
+            headers={} if waits else self._headers.read(),
+            read_headers=self._headers.read_with_trace,
             prepare=self._wait_and_prepare if waits else None,
         )
-        self._bearer = None
+        self._headers.forget()
         self._advance(Transition.UPGRADE)
         if self._on_open is not None:
-            await self._run_on_open(self._on_open, self._opened.ws)
+            await run_on_open(self._on_open, self._opened)
         if self._close_requested:
             # By on_open itself, which the budget's end could not interrupt.
             raise self._expiry()
@@ -360,83 +354,16 @@ class InferenceConnection:
 
     async def _prepare(self) -> None:
         self._record.waited_at = _now()
-        options = self._options
-        self._bearer = await read_token(options.token) if callable(options.token) else options.token
-        self._headers = (
-            await read_headers(options.headers, options.reserved_names)
-            if callable(options.headers)
-            else options.headers
-        )
+        await self._headers.prepare()
         self._record.minted_at = _now()
-
-    def _read_headers(self) -> dict[str, str]:
-        """The caller's, the token's and those of the identity that is known now."""
-        record, names = self._record, self._options.header_names
-        identity = record.identity = read_identity(self._identity_source)
-        if identity.level < self._require:
-            raise AttributionUnavailable(
-                f"attribution is {identity.level.name}, {self._require.name} is required",
-                retryable=True,
-            )
-        headers = {**self._headers, **identity.headers(names)}
-        if names.session_id is not None:
-            headers[names.session_id] = record.session_id
-        if self._bearer is not None:
-            headers["Authorization"] = f"Bearer {self._bearer}"
-        return headers
-
-    def _read_headers_and_trace(self) -> dict[str, str]:
-        headers = self._read_headers()
-        if self._trace_headers is not None:
-            taken = {*headers, *self._options.reserved_names, "Authorization"}
-            headers |= read_trace_headers(self._trace_headers, self.record, taken)
-        return headers
-
-    async def _run_on_open(self, hook: OpenHook, ws: aiohttp.ClientWebSocketResponse) -> None:
-        try:
-            opening = hook(ws)
-            if inspect.isawaitable(opening):
-                await opening
-                return
-        except Exception as error:
-            lost = ws.closed or isinstance(error, OSError | aiohttp.ClientError)
-            raise OpenHookFailed(
-                f"on_open raised {type(error).__name__}", retryable=lost
-            ) from error
-        raise ConfigurationError(
-            f"on_open must be async, got a function that returned {kind(opening)}"
-        )
 
     def _expiry(self) -> AgentConnError:
         if self._close_requested:
             return StateError("the connection was closed while it was being opened")
-        dial, seconds = self._dial, self._options.open_timeout
-        if dial is not None and dial.refusal is not None:
-            return dial.refusal
-        phase = self._phase()
+        seconds, phase = self._options.open_timeout, self._record.phase
+        told = None if self._dial is None else self._dial.told_at_expiry(seconds)
         text = f"open_timeout of {seconds:g} s ran out in {phase}"
-        if dial is not None and dial.pre_dial is not None and dial.pre_dial.events.queued:
-            text = (
-                f"open_timeout of {seconds:g} s ran out while all connections of the session's "
-                f"connector were taken ({self._connector_limits()}): raise its limit"
-            )
-        return ConnectTimeout(text, phase=phase)
-
-    def _connector_limits(self) -> str:
-        connector = self._session.connector
-        limits = (
-            {}
-            if connector is None
-            else {"limit": connector.limit, "limit_per_host": connector.limit_per_host}
-        )
-        return ", ".join(f"{name}={value}" for name, value in limits.items() if value)
-
-    def _phase(self) -> Phase:
-        if self._opened is not None:
-            return Phase.ON_OPEN
-        if self._record.minted_at is None:
-            return Phase.TOKEN
-        return Phase.DIAL if self._record.connected_at is None else Phase.HANDSHAKE
+        return told or ConnectTimeout(text, phase=phase)
 
     def _interrupt(self) -> None:
         self._close_requested = True
@@ -448,7 +375,8 @@ class InferenceConnection:
     async def _abandon(self, failure: AgentConnError | None) -> None:
         """Release everything after an opening that failed (or was cancelled: no ``failure``)."""
         self._advance(Transition.CLOSE, failure)
-        self._dial = self._bearer = None
+        self._dial = None
+        self._headers.forget()
         try:
             if self._opened is not None:
                 if isinstance(failure, OpenHookFailed):
@@ -477,7 +405,7 @@ class InferenceConnection:
         if self._observer is not None:
             tell(
                 self._observer,
-                StateChanged(previous, self._state, self._shown_url, _now(), self.record, error),
+                StateChanged(previous, self._state, self.url, _now(), self.record, error),
             )
 
 

@@ -14,7 +14,6 @@ from yarl import URL
 
 from agent_conn._identity import (
     AgentIdentity,
-    AttributionLevel,
     HeaderNames,
     is_header_name,
     is_printable_ascii,
@@ -162,18 +161,19 @@ def check_room(room_connected: object) -> None:
         )
 
 
-def check_hook(name: str, hook: object, *, may_be_async: bool = False) -> None:
-    """Check that ``hook`` is None or can be called; and, unless it may be, that it is no coroutine.
+def check_hooks(**hooks: object) -> None:
+    """Check that each is None or can be called, and that none but ``on_open`` is async.
 
     Raises:
-        ConfigurationError: it is not.
+        ConfigurationError: one is not.
     """
-    if hook is None:
-        return
-    if not callable(hook):
-        raise ConfigurationError(f"{name} must be callable, got {kind(hook)}")
-    if not may_be_async and inspect.iscoroutinefunction(hook):
-        raise ConfigurationError(f"{name} must be a def, got an async def, which nobody awaits")
+    for name, hook in hooks.items():
+        if hook is None:
+            continue
+        if not callable(hook):
+            raise ConfigurationError(f"{name} must be callable, got {kind(hook)}")
+        if name != "on_open" and inspect.iscoroutinefunction(hook):
+            raise ConfigurationError(f"{name} must be a def, got an async def: nobody awaits it")
 
 
 def check_type(name: str, value: T, wanted: type[T]) -> T:
@@ -185,15 +185,6 @@ def check_type(name: str, value: T, wanted: type[T]) -> T:
     if not isinstance(value, wanted):
         raise ConfigurationError(f"{name} must be of {wanted.__name__}, got {kind(value)}")
     return value
-
-
-def check_require(require: object) -> AttributionLevel:
-    """``require`` as a level; a plain number is none.
-
-    Raises:
-        ConfigurationError: it is not.
-    """
-    return check_type("require", cast("AttributionLevel", require), AttributionLevel)
 
 
 def check_wait(seconds: object) -> float | None:

@@ -13,7 +13,7 @@ from agent_conn._identity import AgentIdentity, AttributionLevel
 from agent_conn._lifecycle import ConnectionState, Ending
 from agent_conn._options import check_headers
 from agent_conn._room import WaitOutcome
-from agent_conn.errors import AgentConnError
+from agent_conn.errors import AgentConnError, Phase
 
 logger: logging.Logger = logging.getLogger("agent_conn")
 
@@ -89,6 +89,15 @@ class RecordBuilder:
     def attribution(self) -> AttributionLevel:
         """The level that the sent ids give; NONE before they are read."""
         return AttributionLevel.NONE if self.identity is None else self.identity.level
+
+    @property
+    def phase(self) -> Phase:
+        """What is under way until it is open."""
+        if self.minted_at is None:
+            return Phase.TOKEN
+        if self.connected_at is None:
+            return Phase.DIAL
+        return Phase.HANDSHAKE if self.answered_at is None else Phase.ON_OPEN
 
     def build(self) -> ConnectionRecord:
         """The record as of now."""

@@ -164,9 +164,18 @@ class TokenUnavailable(ConnectError):
 
 
 class OpenHookFailed(ConnectError):
-    """``on_open`` raised; its exception is the ``__cause__``."""
+    """``on_open`` raised; its exception is the ``__cause__``.
+
+    Attributes:
+        loss: how the connection ended under it, or None where it did not.
+    """
 
     phase = Phase.ON_OPEN
+    loss: ConnectionLost | None = None
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return message if self.loss is None else f"{message}: {self.loss}"
 
 
 class AttributionUnavailable(ConnectError):

@@ -36,6 +36,7 @@ from agent_conn._secrets import Secrets
 from agent_conn.errors import (
     AgentConnError,
     ConnectError,
+    ConnectTimeout,
     DialFailed,
     HandshakeInvalid,
     HandshakeRejected,
@@ -276,6 +277,20 @@ class Dial:
         if self._response is not None:
             return HandshakeInvalid("the peer's answer is not a websocket handshake")
         return dial_failed(error, self._origin)
+
+    def told_at_expiry(self, seconds: float) -> ConnectError | None:
+        """What is known of why the attempt has not ended after ``seconds``, or None."""
+        if self.refusal is not None:
+            return self.refusal
+        connector = self._session.connector
+        if connector is None or self.pre_dial is None or not self.pre_dial.events.queued:
+            return None
+        limits = {"limit": connector.limit, "limit_per_host": connector.limit_per_host}
+        shown = ", ".join(f"{name}={value}" for name, value in limits.items() if value)
+        return ConnectTimeout(
+            f"open_timeout of {seconds:g} s ran out while all connections of the session's "
+            f"connector were taken ({shown}): raise its limit"
+        )
 
     def _final(self) -> ConnectError | None:
         if self._session.closed:

@@ -13,7 +13,8 @@ from livekit.agents import JobContext
 from livekit.agents.utils import http_context
 from yarl import URL
 
-from agent_conn._connection import InferenceConnection, OpenHook
+from agent_conn._connection import InferenceConnection
+from agent_conn._dial.open_hook import OpenHook
 from agent_conn._identity import AttributionLevel
 from agent_conn._options import TlsSetting, TokenSource, check_seconds, check_url
 from agent_conn._record import ConnectionObserver, TraceHeaders
