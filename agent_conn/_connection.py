@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
 from contextlib import suppress
 from types import TracebackType
 
@@ -186,6 +186,19 @@ class InferenceConnection:
 
     def __await__(self) -> Generator[object, None, aiohttp.ClientWebSocketResponse]:
         return self.open().__await__()
+
+    async def __aiter__(self) -> AsyncGenerator[aiohttp.WSMessage, None]:
+        """The messages as they come. A loss is raised, where ``async for`` of ``ws`` just ends.
+
+        Raises:
+            ConnectionLost: the connection was lost; it is ``loss``.
+        """
+        async for message in self.ws:
+            if message.type is aiohttp.WSMsgType.ERROR:
+                break
+            yield message
+        if (loss := self.loss) is not None:
+            raise loss
 
     async def __aenter__(self) -> aiohttp.ClientWebSocketResponse:
         return await self.open()

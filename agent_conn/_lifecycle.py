@@ -43,22 +43,19 @@ class Ending(StrEnum):
     ABORTED = "aborted"
 
 
-_S = ConnectionState
-_T = Transition
-
 TRANSITIONS: Mapping[tuple[ConnectionState, Transition], ConnectionState] = MappingProxyType(
     {
-        (_S.IDLE, _T.WAIT): _S.WAITING,
-        (_S.IDLE, _T.DIAL): _S.DIALING,
-        (_S.IDLE, _T.CLOSE): _S.CLOSING,
-        (_S.WAITING, _T.DIAL): _S.DIALING,
-        (_S.WAITING, _T.CLOSE): _S.CLOSING,
-        (_S.DIALING, _T.UPGRADE): _S.OPENING,
-        (_S.DIALING, _T.CLOSE): _S.CLOSING,
-        (_S.OPENING, _T.OPEN): _S.OPEN,
-        (_S.OPENING, _T.CLOSE): _S.CLOSING,
-        (_S.OPEN, _T.CLOSE): _S.CLOSING,
-        (_S.CLOSING, _T.CLOSED): _S.CLOSED,
+        (ConnectionState.IDLE, Transition.WAIT): ConnectionState.WAITING,
+        (ConnectionState.IDLE, Transition.DIAL): ConnectionState.DIALING,
+        (ConnectionState.IDLE, Transition.CLOSE): ConnectionState.CLOSING,
+        (ConnectionState.WAITING, Transition.DIAL): ConnectionState.DIALING,
+        (ConnectionState.WAITING, Transition.CLOSE): ConnectionState.CLOSING,
+        (ConnectionState.DIALING, Transition.UPGRADE): ConnectionState.OPENING,
+        (ConnectionState.DIALING, Transition.CLOSE): ConnectionState.CLOSING,
+        (ConnectionState.OPENING, Transition.OPEN): ConnectionState.OPEN,
+        (ConnectionState.OPENING, Transition.CLOSE): ConnectionState.CLOSING,
+        (ConnectionState.OPEN, Transition.CLOSE): ConnectionState.CLOSING,
+        (ConnectionState.CLOSING, Transition.CLOSED): ConnectionState.CLOSED,
     }
 )
 """The state that each legal transition leads to. What is not here is illegal."""
@@ -79,10 +76,10 @@ def next_state(state: ConnectionState, transition: Transition) -> ConnectionStat
 
 def diagram() -> str:
     """The table as a Mermaid state diagram, as the README shows it."""
-    lines = ["stateDiagram-v2", f"    [*] --> {_S.IDLE.name}"]
+    lines = ["stateDiagram-v2", f"    [*] --> {ConnectionState.IDLE.name}"]
     lines += [
         f"    {state.name} --> {following.name}: {transition.value.replace(':', ',')}"
         for (state, transition), following in TRANSITIONS.items()
     ]
-    lines.append(f"    {_S.CLOSED.name} --> [*]")
+    lines.append(f"    {ConnectionState.CLOSED.name} --> [*]")
     return "\n".join(lines)

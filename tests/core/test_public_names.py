@@ -73,6 +73,10 @@ def test_the_package_offers_these_names() -> None:
         assert getattr(agent_conn, name) is not None
 
 
+def test_dir_shows_every_public_name() -> None:
+    assert set(agent_conn.__all__) <= set(dir(agent_conn))
+
+
 def test_a_name_that_is_not_offered_is_told_as_any_modules() -> None:
     with pytest.raises(AttributeError, match=r"agent_conn.*nothing"):
         agent_conn.nothing  # noqa: B018

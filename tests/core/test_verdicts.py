@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 from support import Line, open_line
 
-from agent_conn import Ending, HandshakeInvalid, InferenceConnection, StateError
+from agent_conn import ConnectionLost, Ending, HandshakeInvalid, InferenceConnection, StateError
 from agent_conn.gateway import CloseWith, GoSilent, IgnoreClose
 from agent_conn.gateway.server.certificates import make_contexts
 
@@ -230,3 +230,28 @@ async def test_a_close_with_1000_leaves_no_loss_though_nobody_read_it(line: Line
         line.gateway.connections[-1].inject(CloseWith(1000))
     assert connection.loss is None
     assert connection.record.ended in {Ending.CLOSED_BY_PEER, Ending.CLOSED_HERE}
+
+
+async def hear(connection: InferenceConnection, heard: list[str]) -> None:
+    async for message in connection:
+        heard.append(message.data)  # noqa: PERF401  (kept where it raises)
+
+
+async def test_iterating_the_connection_gives_messages_and_raises_the_loss() -> None:
+    async with peer(frame(TEXT, b"one") + close(1011, "crashed")) as (url, session):
+        connection = InferenceConnection(session, url)
+        heard: list[str] = []
+        async with connection as ws:
+            await ws.send_str("begin")
+            with pytest.raises(ConnectionLost) as lost:
+                await hear(connection, heard)
+        assert (heard, lost.value.code, lost.value.reason) == (["one"], 1011, "crashed")
+
+
+async def test_iterating_the_connection_ends_quietly_after_1000(line: Line) -> None:
+    connection = line.dial()
+    async with connection as ws:
+        await ws.send_str("one")
+        line.gateway.connections[-1].inject(CloseWith(1000, after_messages=1))
+        await ws.send_str("two")
+        assert "one" in [message.data async for message in connection]
