@@ -77,36 +77,40 @@ class DialOptions:
         allow_insecure: bool,
     ) -> None:
         self.allow_insecure = allow_insecure
-        self.token = _check_token(token)
+        self.token = None if token is None else _check_token(token)
         self.header_names = header_names
         reserved = header_names.all()
         self.reserved_names = reserved if token is None else (*reserved, "Authorization")
-        self.headers = headers if callable(headers) else check_headers(headers, self.reserved_names)
+        self.headers: dict[str, str] | Callable[[], object] = {}
+        if headers is not None:
+            taken = self.reserved_names
+            self.headers = headers if callable(headers) else check_headers(headers, taken)
         self.url = url if callable(url) else check_url(url)
-        if isinstance(self.url, URL) and self.carries_token:
+        self.carries_token = token is not None or "authorization" in map(str.lower, self._given())
+        """Whether an ``Authorization`` header goes out that the caller gave, as far as is known."""
+        if self.carries_token and isinstance(self.url, URL):
             self.check_clear(self.url)
         self.open_timeout = check_seconds("open_timeout", open_timeout)
         self.close_timeout = check_seconds("close_timeout", close_timeout)
-        self.heartbeat = check_optional("heartbeat", heartbeat)
-        self.network_timeout = check_optional("network_timeout", network_timeout)
-        self.protocols = _check_protocols(protocols)
+        self.heartbeat = None if heartbeat is None else check_seconds("heartbeat", heartbeat)
+        self.network_timeout = (
+            None if network_timeout is None else check_seconds("network_timeout", network_timeout)
+        )
+        self.protocols = () if protocols == () else _check_protocols(protocols)
         self.compress = _WINDOW_BITS if compress else 0
         self.max_msg_size = _check_size(max_msg_size)
-        self.ssl = _check_tls(ssl, allow_insecure=allow_insecure)
-        self.server_hostname = _check_server_hostname(server_hostname)
+        self.ssl = ssl if ssl is True else _check_tls(ssl, allow_insecure=allow_insecure)
+        self.server_hostname = (
+            None if server_hostname is None else _check_server_hostname(server_hostname)
+        )
         self.proxy = None if proxy is None else check_proxy(_parse("proxy", proxy))
         self.proxy_headers = (
             None if proxy_headers is None else check_headers(proxy_headers, (), "proxy_headers")
         )
 
-    @property
-    def carries_token(self) -> bool:
-        """Whether an ``Authorization`` header goes out that the caller gave, as far as is known."""
-        if self.token is not None:
-            return True
-        return not callable(self.headers) and any(
-            name.lower() == "authorization" for name in self.headers
-        )
+    def _given(self) -> Iterable[str]:
+        """The names of the caller's headers, where they are known."""
+        return () if callable(self.headers) else self.headers
 
     def check_clear(self, url: URL, proxy: URL | None = None) -> None:
         """Refuse to send a token to ``url`` unencrypted, other than within this machine.
@@ -140,7 +144,8 @@ def check_caller(identity: object, room_connected: object, header_names: object)
             raise ConfigurationError(f"{wanted}, got an async def: make it a def")
         if not callable(identity):
             raise ConfigurationError(f"{wanted}, got {kind(identity)}")
-    check_room(room_connected)
+    if room_connected is not None:
+        check_room(room_connected)
     check_type("header_names", header_names, HeaderNames)
 
 
@@ -150,8 +155,6 @@ def check_room(room_connected: object) -> None:
     Raises:
         ConfigurationError: it cannot.
     """
-    if room_connected is None:
-        return
     wanted = "room_connected must have is_set() and async wait(), as asyncio.Event has"
     if not isinstance(room_connected, RoomConnected):
         raise ConfigurationError(f"{wanted}, got {kind(room_connected)}")
@@ -194,15 +197,6 @@ def check_wait(seconds: object) -> float | None:
         ConfigurationError: it is negative, not finite or no number.
     """
     return None if seconds is None else check_seconds("connect_wait", seconds, zero=True)
-
-
-def check_optional(name: str, seconds: object) -> float | None:
-    """``seconds`` as a finite number above 0, or None.
-
-    Raises:
-        ConfigurationError: it is neither; the message has ``name``.
-    """
-    return None if seconds is None else check_seconds(name, seconds)
 
 
 def check_seconds(name: str, value: object, *, zero: bool = False) -> float:
@@ -333,9 +327,9 @@ def _parse(name: str, url: object) -> URL:
     return parsed
 
 
-def _check_token(token: object) -> TokenSource | None:
-    if token is None or callable(token) or is_token(token):
-        return cast("TokenSource | None", token)
+def _check_token(token: object) -> TokenSource:
+    if callable(token) or is_token(token):
+        return cast("TokenSource", token)
     wanted = "token must be a callable or a str valid in a header"
     if isinstance(token, str) and token.lower().startswith("bearer "):
         raise ConfigurationError(f'{wanted}, got one that starts with "Bearer": leave that out')
@@ -356,15 +350,13 @@ def _check_tls(ssl: object, *, allow_insecure: bool) -> TlsSetting:
     return ssl
 
 
-def _check_server_hostname(name: object) -> str | None:
-    if name is None or (isinstance(name, str) and name and is_printable_ascii(name)):
+def _check_server_hostname(name: object) -> str:
+    if isinstance(name, str) and name and is_printable_ascii(name):
         return name
     raise ConfigurationError(f"server_hostname must be a host's name, got {kind(name)}")
 
 
 def _check_protocols(protocols: object) -> tuple[str, ...]:
-    if protocols == ():
-        return ()
     names = tuple(protocols) if isinstance(protocols, Iterable) else (protocols,)
     if isinstance(protocols, str) or not all(is_header_name(name) for name in names):
         raise ConfigurationError(

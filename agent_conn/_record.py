@@ -65,25 +65,26 @@ class ConnectionRecord:
 class RecordBuilder:
     """What is known of one connection up to now. Times are of the loop's clock, in seconds."""
 
+    redial: int = 0
+    identity: AgentIdentity | None = None
+    wait_outcome: WaitOutcome | None = None
+    pre_dialed: bool = False
+    dials: int = 0
+    started_at: float | None = None
+    pre_dial_started_at: float | None = None
+    pre_dial_ended_at: float | None = None
+    waited_at: float | None = None
+    minted_at: float | None = None
+    connected_at: float | None = None
+    answered_at: float | None = None
+    opened_at: float | None = None
+    close_code: int | None = None
+    close_reason: str = ""
+    ended: Ending | None = None
+
     def __init__(self) -> None:
         self.session_id: str = new_session_id()
-        self.redial: int = 0
-        self.identity: AgentIdentity | None = None
-        self.wait_outcome: WaitOutcome | None = None
-        self.pre_dialed: bool = False
-        self.dials: int = 0
-        self.started_at: float | None = None
-        self.pre_dial_started_at: float | None = None
-        self.pre_dial_ended_at: float | None = None
-        self.waited_at: float | None = None
-        self.minted_at: float | None = None
-        self.connected_at: float | None = None
-        self.answered_at: float | None = None
-        self.opened_at: float | None = None
         self.read_response_headers: Callable[[], dict[str, str]] = dict
-        self.close_code: int | None = None
-        self.close_reason: str = ""
-        self.ended: Ending | None = None
 
     @property
     def attribution(self) -> AttributionLevel:

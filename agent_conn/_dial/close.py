@@ -85,9 +85,13 @@ class OpenWebSocket:
         expiry = _Expiry(self._link)
         timer = loop.call_later(timeout, expiry.abort)
         try:
-            await self._read_what_is_left()
-            before = before or self._arrivals.close
-            await self._close_websocket()
+            if self._link.transport.is_closing():
+                await self._read_what_is_left()
+                before = before or self._arrivals.close
+            if self._link.is_behind():
+                await self._close_beside_senders()
+            else:
+                await self.ws.close()
         finally:
             timer.cancel()
             # Also after a clean close: asyncio waits 30 s for a TLS peer's close_notify.
@@ -137,20 +141,12 @@ class OpenWebSocket:
         aiohttp's close could not answer there, and would call it lost.
         """
         arrivals = self._arrivals
-        while (
-            self._link.transport.is_closing()
-            and not self.ws.closed
-            and arrivals.close is None
-            and arrivals.waiting_since is None
-        ):
+        while not self.ws.closed and arrivals.close is None and arrivals.waiting_since is None:
             message = await self.ws.receive()
             if message.type not in {aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY}:
                 return
 
-    async def _close_websocket(self) -> None:
-        if not self._link.is_behind():
-            await self.ws.close()
-            return
+    async def _close_beside_senders(self) -> None:
         # Somebody may be blocked in a send. In a task of its own, since cancelling ws.close()
         # would, in aiohttp 3.14, cancel every other task that is blocked in one.
         closing = asyncio.create_task(self.ws.close(), name="agent_conn.close")

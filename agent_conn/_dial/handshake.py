@@ -116,7 +116,7 @@ class Dial:
         finally:
             if opened is None:
                 self._abort()
-            if self.pre_dial is not None:
+            if self.pre_dial is not None and not self.pre_dial.handed_over:
                 await self.pre_dial.discard()
         # Raised here and not above: its context would be aiohttp's exception.
         raise failure
@@ -129,8 +129,10 @@ class Dial:
         prepare: Prepare | None,
     ) -> OpenWebSocket:
         # No method: mocks deep-copy what a request is given, and with a method all it belongs to.
-        async def guard(request: aiohttp.ClientRequest, handler: Handler) -> aiohttp.ClientResponse:
-            return await self._guard(request, handler, read_headers, prepare)
+        def guard(
+            request: aiohttp.ClientRequest, handler: Handler
+        ) -> Awaitable[aiohttp.ClientResponse]:
+            return self._guard(request, handler, read_headers, prepare)
 
         options = self._options
         if self._session.auth is not None or self._session.trust_env:
@@ -260,10 +262,8 @@ class Dial:
         chosen = response.headers.get("Sec-WebSocket-Protocol")
         if chosen is not None and chosen not in self._options.protocols:
             return HandshakeInvalid("the gateway chose a subprotocol that was not asked for")
-        extensions = ",".join(response.headers.getall("Sec-WebSocket-Extensions", ()))
-        asked = [_DEFLATE] if self._options.compress else []
-        names = [each.partition(";")[0].strip() for each in extensions.split(",") if each.strip()]
-        if names not in ([], asked):
+        extensions = response.headers.getall("Sec-WebSocket-Extensions", None)
+        if extensions is not None and not self._asked_for(extensions):
             return HandshakeInvalid("the gateway chose an extension that was not asked for")
         return None
 
@@ -277,6 +277,10 @@ class Dial:
         if self._response is not None:
             return HandshakeInvalid("the peer's answer is not a websocket handshake")
         return dial_failed(error, self._origin)
+
+    def _asked_for(self, extensions: Iterable[str]) -> bool:
+        each = [one.partition(";")[0].strip() for one in ",".join(extensions).split(",")]
+        return self._options.compress > 0 and each == [_DEFLATE]
 
     def told_at_expiry(self, seconds: float) -> ConnectError | None:
         """What is known of why the attempt has not ended after ``seconds``, or None."""

@@ -40,6 +40,8 @@ class PreDial:
         self.link: Link | None = None
         """What is beneath the connection, once there is one."""
         self.events: ConnectEvents = ConnectEvents(record)
+        self.handed_over: bool = False
+        """Whether the connection is the request's."""
         self._request = request
         self._record = record
         self._network_timeout = network_timeout
@@ -101,6 +103,7 @@ class PreDial:
         if self._connection is not None:
             self._connection.release()
             self._connection = None
+            self.handed_over = True
 
     async def discard(self) -> None:
         """Close what was not handed over. Safe to call at any time."""

@@ -28,6 +28,7 @@ from agent_conn import InferenceConnection
 
 NEAR, FAR, PORT = "198.18.7.1", "198.18.7.2", 8765
 CHUNK = b"\x00" * 1600
+PATIENCE = 30.0
 
 
 def missing() -> str | None:
@@ -112,8 +113,10 @@ async def _lost(connection: InferenceConnection, *, sends: bool) -> dict[str, An
 
     started = asyncio.get_running_loop().time()
     sending = asyncio.create_task(send()) if sends else None
-    async for _ in connection.ws:
-        pass
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(PATIENCE):
+            async for _ in connection.ws:
+                pass
     seconds = asyncio.get_running_loop().time() - started
     if sending is not None:
         sending.cancel()
@@ -140,7 +143,7 @@ def measure(network_timeout: float) -> dict[str, Any]:
                     ip("-n", middle, "link", "set", "tof", "down")
                     client.stdin.write("\n")
                     client.stdin.flush()
-                    found: dict[str, Any] = json.loads(client.stdout.readline())
+                    found: dict[str, Any] = json.loads(client.stdout.readline() or "{}")
             finally:
                 server.kill()
     return found
