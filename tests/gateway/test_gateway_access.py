@@ -61,8 +61,22 @@ async def test_an_inference_token_opens_and_anothers_does_not() -> None:
         assert await status_with(gateway, None) == 401
 
 
+def test_a_clock_may_differ_by_a_minute() -> None:
+    verify_token(mint_token("key", SECRET, ttl=-50), "key", SECRET)
+    early = {
+        "iss": "key",
+        "nbf": int(time.time()) + 50,
+        "exp": int(time.time()) + 600,
+        "inference": {"perform": True},
+    }
+    verify_token(jwt.encode(early, SECRET, algorithm="HS256"), "key", SECRET)
+    early["nbf"] = int(time.time()) + 70
+    with pytest.raises(InvalidToken, match="ImmatureSignatureError"):
+        verify_token(jwt.encode(early, SECRET, algorithm="HS256"), "key", SECRET)
+
+
 def test_an_expired_token_is_refused_without_quoting_it() -> None:
-    token = mint_token("key", SECRET, ttl=-10)
+    token = mint_token("key", SECRET, ttl=-70)
     with pytest.raises(InvalidToken, match="ExpiredSignatureError") as refused:
         verify_token(token, "key", SECRET)
     assert token not in repr(refused.value)

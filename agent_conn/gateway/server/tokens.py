@@ -13,6 +13,8 @@ from types import ModuleType
 from agent_conn.errors import ConfigurationError
 
 ALGORITHM = "HS256"
+LEEWAY_SECONDS = 60
+"""How far the clocks of the two sides may differ, as in LiveKit's own verifier."""
 
 
 class InvalidToken(Exception):
@@ -59,6 +61,7 @@ def verify_token(token: str, api_key: str, api_secret: str) -> None:
                 api_secret,
                 algorithms=[ALGORITHM],
                 issuer=api_key,
+                leeway=LEEWAY_SECONDS,
                 options={"require": ["iss", "exp"]},
             )
     except jwt.InvalidTokenError as refused:
