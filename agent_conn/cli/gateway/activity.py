@@ -60,7 +60,7 @@ def line_of(record: logging.LogRecord) -> Text | None:
             return _line(record, "opened", _ids(facts))
         case "gateway.connection_closed":
             return _line(record, "closed", _end(facts))
-        case "gateway.request_answered":
+        case "gateway.request_answered" | "gateway.not_implemented":
             return _line(record, f"answered {facts['status']}", _ids(facts))
         case event if record.levelno >= logging.WARNING:
             return Text(f"{_clock(record)} {event} {facts.get('error', '')}".rstrip())

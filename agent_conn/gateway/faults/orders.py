@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 
 from agent_conn.errors import ConfigurationError
 from agent_conn.gateway.faults.forms import build_fault, check_times
-from agent_conn.gateway.faults.kinds import Fault, Injection, StallAtAccept
+from agent_conn.gateway.faults.kinds import Fault, StallAtAccept
+from agent_conn.gateway.faults.plan import Injection
 from agent_conn.gateway.inspector.journal import Journal
 
 MAX_PENDING = 50

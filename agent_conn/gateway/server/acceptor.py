@@ -8,7 +8,8 @@ import socket
 import ssl
 from collections.abc import Callable
 
-from agent_conn.gateway.faults.kinds import Fault, FaultPlan, Reset, Stage, StallAtTLS
+from agent_conn.gateway.faults.kinds import Fault, Reset, Stage, StallAtTLS
+from agent_conn.gateway.faults.plan import FaultPlan
 from agent_conn.gateway.server.sockets import ObservedProtocol, PeerSocket, SocketTable
 
 READ_BYTES = 65_536

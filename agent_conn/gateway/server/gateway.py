@@ -13,7 +13,8 @@ from aiohttp import web
 
 from agent_conn._identity import DEFAULT_HEADER_NAMES, HeaderNames
 from agent_conn.errors import ConfigurationError, StateError
-from agent_conn.gateway.faults.kinds import Fault, FaultPlan, Injection, StallAtAccept
+from agent_conn.gateway.faults.kinds import Fault, StallAtAccept
+from agent_conn.gateway.faults.plan import FaultPlan, Injection
 from agent_conn.gateway.inspector.pages import Inspector, InspectorPages
 from agent_conn.gateway.server.acceptor import Acceptor
 from agent_conn.gateway.server.certificates import make_contexts
@@ -25,6 +26,8 @@ from agent_conn.gateway.server.sockets import Changes, SocketTable
 from agent_conn.gateway.server.tokens import BearerCheck
 from agent_conn.gateway.sessions.chat import ChatService, ScriptedChat
 from agent_conn.gateway.sessions.connection import Connection
+from agent_conn.gateway.sessions.decisions import ScriptedDecisions
+from agent_conn.gateway.sessions.services import Services
 from agent_conn.gateway.speech.engine import SpeechEngine
 from agent_conn.gateway.speech.scripted import ScriptedEngine
 
@@ -41,7 +44,10 @@ class Gateway:
 
     It serves `GET /v1/stt` and `/v1/tts` in LiveKit's inference protocol through `engine`,
     `POST /v1/chat/completions` in OpenAI's with `chat_replies` in turn, or without any by
-    repeating the user, and `/v1/echo`, which sends every message back. It opens to `token`, or
+    repeating the user, and `/v1/echo`, which sends every message back. `/v1/eot` predicts every
+    end of turn with the probability `end_of_turn`, `/v1/bargein` every interruption with
+    `interruption`; `/v1/models` and `/v1/decisions` have scripted answers. Services of LiveKit's
+    gateway that this one does not have answer 501. It opens to `token`, or
     to inference tokens of `api_key` and `api_secret`; with neither to anyone. `heartbeat` is
     the interval in seconds of its own pings, None for none. `max_msg_size` is in bytes, of a
     websocket's message and of a chat request. `handshakes` holds the last `keep_handshakes`
@@ -58,6 +64,8 @@ class Gateway:
         engine: SpeechEngine | None = None,
         *,
         chat_replies: Sequence[str] = (),
+        end_of_turn: float = 0.9,
+        interruption: float = 0.9,
         host: str = "127.0.0.1",
         port: int = 0,
         tls: bool = False,
@@ -89,9 +97,15 @@ class Gateway:
         self._pages = None if inspector is None else InspectorPages(inspector, host, self.inject)
         journal = None if self._pages is None else self._pages.journal
         self._sockets = SocketTable(self._changes, journal)
-        self._handler = RequestHandler(
+        self._services = Services(
             engine=engine if engine is not None else ScriptedEngine(),
             chat=ChatService(ScriptedChat(chat_replies)),
+            decisions=ScriptedDecisions(),
+            end_of_turn=end_of_turn,
+            interruption=interruption,
+        )
+        self._handler = RequestHandler(
+            services=self._services,
             bearer=BearerCheck(token, api_key, api_secret),
             header_names=header_names,
             plan=self._plan,
@@ -120,6 +134,7 @@ class Gateway:
         app = web.Application(client_max_size=self._max_msg_size)
         if self._pages is not None:
             self._pages.add_to(app.router, self._sockets)
+        app.on_response_prepare.append(self._handler.name_request)
         # A path may hold a line break, which a dot does not match.
         app.router.add_route("*", r"/{path:[\s\S]*}", self._handler.handle)
         self._runner = web.AppRunner(
@@ -210,11 +225,11 @@ class Gateway:
     @property
     def engine(self) -> SpeechEngine:
         """Who hears and speaks; another one serves the sessions that begin after it was set."""
-        return self._handler.engine
+        return self._services.engine
 
     @engine.setter
     def engine(self, engine: SpeechEngine) -> None:
-        self._handler.engine = engine
+        self._services.engine = engine
 
     @property
     def handshakes(self) -> list[Handshake]:

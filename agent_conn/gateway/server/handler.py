@@ -12,21 +12,24 @@ from aiohttp import hdrs, web
 
 from agent_conn._identity import HeaderNames
 from agent_conn.gateway.faults.answers import answer_badly, unasked_headers
-from agent_conn.gateway.faults.kinds import Fault, FaultPlan, OpenFault, Stage
+from agent_conn.gateway.faults.kinds import Fault, OpenFault, Stage
+from agent_conn.gateway.faults.plan import FaultPlan
 from agent_conn.gateway.inspector.entry import Entry
 from agent_conn.gateway.inspector.journal import Journal
-from agent_conn.gateway.server.handshakes import Handshake, read_identity, redact_headers
+from agent_conn.gateway.server.handshakes import (
+    REQUEST_ID,
+    Handshake,
+    read_identity,
+    redact_headers,
+)
 from agent_conn.gateway.server.sockets import Changes, PeerSocket, SocketTable
 from agent_conn.gateway.server.tokens import BearerCheck, InvalidToken
-from agent_conn.gateway.sessions.chat import CHAT_PATH, ChatService
 from agent_conn.gateway.sessions.connection import Connection
-from agent_conn.gateway.sessions.stt import SttSession
-from agent_conn.gateway.sessions.tts import TtsSession
-from agent_conn.gateway.speech.engine import SpeechEngine
+from agent_conn.gateway.sessions.services import NOT_IMPLEMENTED, WEBSOCKETS, Services
 
-SERVICES = ("/v1/stt", "/v1/tts", "/v1/echo", CHAT_PATH)
 CLOSE_SECONDS = 1.0
 CANCELS = 2
+HANDSHAKE: web.RequestKey[Handshake] = web.RequestKey("handshake", Handshake)
 
 log: logging.Logger = logging.getLogger("agent_conn.gateway")
 
@@ -37,8 +40,7 @@ class RequestHandler:
     def __init__(
         self,
         *,
-        engine: SpeechEngine,
-        chat: ChatService,
+        services: Services,
         bearer: BearerCheck,
         header_names: HeaderNames,
         plan: FaultPlan,
@@ -51,8 +53,7 @@ class RequestHandler:
     ) -> None:
         self.handshakes: deque[Handshake] = deque(maxlen=keep_handshakes)
         self.connections: list[Connection] = []
-        self.engine = engine
-        self._chat = chat
+        self._services = services
         self._bearer = bearer
         self._header_names = header_names
         self._plan = plan
@@ -77,6 +78,11 @@ class RequestHandler:
             if task is not None:
                 self._tasks.discard(task)
             self._changes.notify()
+
+    async def name_request(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Put the request's id on the answer, whatever it is."""
+        if (handshake := request.get(HANDSHAKE)) is not None:
+            response.headers.setdefault(REQUEST_ID, handshake.request_id)
 
     async def aclose(self, timeout: float) -> None:
         """Give the handlers `timeout` seconds to see that their sockets are gone, then cancel.
@@ -114,7 +120,7 @@ class RequestHandler:
         handshake: Handshake,
         entry: Entry | None,
     ) -> web.StreamResponse:
-        fault = self._plan.take(Stage.REQUEST)
+        fault = self._plan.take(Stage.REQUEST, len(self.connections))
         if entry is not None and fault is not None:
             entry.struck(fault)
         response: web.StreamResponse | None = await answer_badly(
@@ -124,11 +130,11 @@ class RequestHandler:
             raise ConnectionResetError("the peer left")
         if response is None:
             response = self._refusal(request)
-        if response is None and request.path == CHAT_PATH:
-            response = await self._chat.answer(request, peer_socket, handshake, fault)
+        if response is None:
+            response = await self._services.answer(request, peer_socket, handshake, fault)
         if response is not None:
             handshake.answer(response.status, asyncio.get_running_loop().time())
-            log.info("gateway.request_answered", extra=_facts(handshake))
+            _log_answer(handshake)
             return response
         return await self._open(request, transport, peer_socket, handshake, fault, entry)
 
@@ -140,6 +146,7 @@ class RequestHandler:
             headers=redact_headers(request.headers),
             identity=read_identity(request.headers, self._header_names),
             session_id=request.headers.get(self._header_names.session_id or ""),
+            request_id=f"request_{uuid.uuid4().hex}",
             socket_number=peer_socket.number,
             accepted_at=peer_socket.accepted_at,
             secured_at=peer_socket.secured_at,
@@ -147,17 +154,20 @@ class RequestHandler:
             subprotocols=tuple(name.strip() for name in asked.split(",") if name.strip()),
         )
         self.handshakes.append(handshake)
+        request[HANDSHAKE] = handshake
         self._changes.notify()
         return handshake
 
     def _refusal(self, request: web.Request) -> web.Response | None:
-        if request.path not in SERVICES:
+        if not self._services.knows(request.path):
             return _refuse(HTTPStatus.NOT_FOUND, "no such service")
         try:
             self._bearer.check(request.headers.get(hdrs.AUTHORIZATION))
         except InvalidToken as refused:
             return _refuse(HTTPStatus.UNAUTHORIZED, str(refused))
-        if request.path != CHAT_PATH and not web.WebSocketResponse().can_prepare(request):
+        if request.path in NOT_IMPLEMENTED:
+            return _refuse(HTTPStatus.NOT_IMPLEMENTED, "this gateway does not have this service")
+        if request.path in WEBSOCKETS and not web.WebSocketResponse().can_prepare(request):
             response = _refuse(HTTPStatus.UPGRADE_REQUIRED, "a websocket is served here")
             response.headers[hdrs.UPGRADE] = "websocket"
             return response
@@ -192,22 +202,20 @@ class RequestHandler:
         try:
             if isinstance(fault, OpenFault):
                 await connection.begin_with(fault)
-            await self._serve(connection)
+            session_id = handshake.session_id or uuid.uuid4().hex
+            await self._services.serve(connection, session_id)
         finally:
             self.connections.remove(connection)
             log.info("gateway.connection_closed", extra=_end_of(connection))
             await connection.aclose()
         return ws
 
-    async def _serve(self, connection: Connection) -> None:
-        session_id = connection.handshake.session_id or uuid.uuid4().hex
-        if connection.path == "/v1/stt":
-            await SttSession(connection, self.engine, session_id).run()
-        elif connection.path == "/v1/tts":
-            await TtsSession(connection, self.engine, session_id).run()
-        else:
-            async for message in connection:
-                await connection.send(message)
+
+def _log_answer(handshake: Handshake) -> None:
+    if handshake.status == HTTPStatus.NOT_IMPLEMENTED:
+        log.warning("gateway.not_implemented", extra=_facts(handshake))
+    else:
+        log.info("gateway.request_answered", extra=_facts(handshake))
 
 
 def _facts(handshake: Handshake) -> dict[str, object]:
@@ -221,6 +229,7 @@ def _facts(handshake: Handshake) -> dict[str, object]:
         "room_id": handshake.identity.room_id,
         "agent_id": handshake.identity.agent_id,
         "session_id": handshake.session_id,
+        "request_id": handshake.request_id,
     }
 
 

@@ -10,6 +10,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from agent_conn._identity import AgentIdentity, AttributionLevel, HeaderNames
 
 REDACTED = "<redacted>"
+REQUEST_ID = "X-LiveKit-Request-Id"
 SECRET_HEADERS = frozenset(
     {
         "authorization",
@@ -37,6 +38,8 @@ class Handshake:
     """The request's headers, by name in any case; a credential's value is `<redacted>`."""
     identity: AgentIdentity
     session_id: str | None
+    request_id: str
+    """Names the request in every answer, as `X-LiveKit-Request-Id`."""
     socket_number: int
     """Which accepted TCP connection it came on, counted from 1."""
     accepted_at: float
