@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -10,6 +11,8 @@ from typing import Any
 
 import aiohttp
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from livekit import rtc
 from livekit.agents import inference, llm
 from livekit.agents.inference.interruption import (
@@ -37,6 +40,8 @@ from livekit.protocol.agent_pb.agent_inference import (
 
 from agent_conn.errors import ConfigurationError
 from agent_conn.gateway import Gateway
+from agent_conn.gateway.sessions.eot import parse_eot_message
+from agent_conn.gateway.sessions.protocol import ProtocolError
 
 pytestmark = pytest.mark.timeout(20)
 KEY, SECRET = "key", "s" * 32
@@ -259,6 +264,12 @@ async def test_a_broken_message_about_a_turn_is_answered_by_an_error(
     assert complaint in error.error.message
     assert error.error.code == 400
     assert closed.HasField("session_closed")
+
+
+@given(st.binary() | st.binary(min_size=1).map(lambda data: b"\x1a" + data))
+def test_any_bytes_are_a_message_about_a_turn_or_are_refused(data: bytes) -> None:
+    with contextlib.suppress(ProtocolError):
+        assert len(parse_eot_message(data).payload) <= len(data)
 
 
 async def test_a_turn_cannot_be_judged_before_its_session(gateway: Gateway) -> None:
