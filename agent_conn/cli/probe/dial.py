@@ -6,8 +6,10 @@ import asyncio
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
+from aiohttp.connector import Connection
 from yarl import URL
 
 from agent_conn._connection import InferenceConnection
@@ -76,12 +78,28 @@ async def attempt(dial: Dial) -> Attempt:
 
 def _session(marks: Marks) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(
-            resolver=UnhurriedResolver(), use_dns_cache=False, socket_factory=marks.make_socket
-        ),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        trace_configs=[marks.trace_config()],
+        connector=_MarkingConnector(marks), cookie_jar=aiohttp.DummyCookieJar()
     )
+
+
+class _MarkingConnector(aiohttp.TCPConnector):
+    def __init__(self, marks: Marks) -> None:
+        super().__init__(
+            resolver=UnhurriedResolver(began=marks.resolving, ended=marks.resolved),
+            use_dns_cache=False,
+            socket_factory=marks.make_socket,
+        )
+        self.__marks = marks
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,
+    ) -> Connection:
+        connection = await super().connect(req, traces, timeout)
+        self.__marks.connected()
+        return connection
 
 
 def _connection(
