@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
-from support import Line, Room, open_line
+from support import SHOWN, Line, Room, open_line
 
 import agent_conn
 import agent_conn.testing
@@ -68,7 +68,7 @@ async def session(loop_reports: list[dict[str, Any]]) -> AsyncIterator[aiohttp.C
 
 @pytest.fixture
 async def gateway(loop_reports: list[dict[str, Any]]) -> AsyncIterator[Gateway]:
-    async with Gateway() as running:
+    async with Gateway(shown_headers=SHOWN) as running:
         yield running
 
 

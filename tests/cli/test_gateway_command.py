@@ -15,11 +15,14 @@ import aiohttp
 import pytest
 from gateway_process import ended, gateway_process, kill, launch, run, websocket
 
+from agent_conn.cli.gateway.credentials import DEVELOPER_KEY, DEVELOPER_SECRET
 from agent_conn.gateway import mint_token
 
 pytestmark = pytest.mark.timeout(90)
 SCRIPTED = ("--engine", "scripted")
-TOLD_KEY, TOLD_SECRET, TOLD_TOKEN = "canary-key", "canary-secret-0123456789abcdef", "canary-token"
+TOLD_KEY, TOLD_SECRET = "canary-key", "canary-secret-0123456789abcdef"
+TOLD_TOKEN = "canary-token-0123456789"
+PUBLISHED = ("--api-key", DEVELOPER_KEY, "--api-secret", DEVELOPER_SECRET)
 UNAVAILABLE, USAGE = 69, 64
 
 
@@ -79,7 +82,7 @@ async def _peer_that_answers_no_close(
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     lines = (
         "GET /v1/echo HTTP/1.1",
-        "Host: gateway",
+        f"Host: 127.0.0.1:{port}",
         f"Authorization: Bearer {mint_token(key, secret)}",
         "Connection: Upgrade",
         "Upgrade: websocket",
@@ -148,6 +151,21 @@ async def test_on_a_terminal_it_prints_lines_to_paste_and_keeps_its_stdout() -> 
     ]
 
 
+@pytest.mark.parametrize("own", [False, True], ids=["published pair", "own pair"])
+async def test_a_page_whose_name_was_rebound_cannot_use_the_published_pair(own: bool) -> None:
+    pair = ("--api-key", TOLD_KEY, "--api-secret", TOLD_SECRET) if own else PUBLISHED
+    token = mint_token(pair[1], pair[3])
+    async with gateway_process(*SCRIPTED, *(pair if own else ())) as served:
+        told = await served.environment(AGENT_CONN_API_KEY="k", AGENT_CONN_API_SECRET="s")
+        headers = {"Host": "evil.example", "Authorization": f"Bearer {token}"}
+        url = told["LIVEKIT_INFERENCE_URL"] + "/models"
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(url, headers=headers) as response,
+        ):
+            assert response.status == (200 if own else 403)
+
+
 async def test_a_port_that_another_gateway_has_is_told_with_its_pid() -> None:
     async with gateway_process(*SCRIPTED) as served:
         port = (await served.environment())["LIVEKIT_INFERENCE_URL"].split(":")[2].split("/")[0]
@@ -190,6 +208,14 @@ async def test_a_host_that_is_not_of_this_machine_is_told(host: str, told: str) 
         (("--nonsense",), "--nonsense"),
         (("--host", "0.0.0.0"), "give --token"),
         (("--host", "gateway.example"), "give --token"),
+        (("--host", "0.0.0.0", *PUBLISHED), "that only you know"),
+        (("--host", "0.0.0.0", "--token", "canary-15-chars"), "--token must have at least 16"),
+        (
+            ("--host", "0.0.0.0", "--api-key", TOLD_KEY, "--api-secret", "canary-15-chars"),
+            "--api-secret must have at least 16",
+        ),
+        (("--inspector-token", "canary é"), "--inspector-token must be printable ASCII"),
+        (("--inspector-token", " "), "--inspector-token must be printable ASCII"),
         (("--api-key", TOLD_KEY), "--api-key and --api-secret go together"),
         (("--api-key", TOLD_KEY, "--api-secret", ""), "must not be empty"),
         (("--token", TOLD_TOKEN, "--api-key", TOLD_KEY, "--api-secret", TOLD_SECRET), "excludes"),

@@ -154,7 +154,7 @@ async def test_a_handshake_is_recorded_without_credentials(
 async def test_headers_are_found_in_any_case_and_each_of_those_that_are_repeated() -> None:
     sent = [("LOCATION", ""), ("X-Hop", "1 "), ("X-Hop", "2"), ("COOKIE", "id=tell-no-one")]
     async with (
-        Gateway() as gateway,
+        Gateway(shown_headers=["Location", "x-hop"]) as gateway,
         aiohttp.ClientSession() as session,
         session.ws_connect(gateway.url("/v1/echo"), headers=sent),
     ):

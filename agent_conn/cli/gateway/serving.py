@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from agent_conn._options import is_loopback
-from agent_conn.cli.gateway.credentials import KEY_VARIABLE, SECRET_VARIABLE, Credentials
+from agent_conn.cli.gateway.credentials import Credentials
 from agent_conn.cli.gateway.port_holder import explain
 from agent_conn.cli.gateway.trust import authorities_file
 from agent_conn.cli.stopping import stopped_by_signals
@@ -63,11 +63,13 @@ class Served:
     quiet: bool
 
     def __post_init__(self) -> None:
-        if not is_loopback(self.host) and not self.credentials.given:
-            raise ValueError(
-                f"--host {self.host!r} can be reached from other machines: give --token, "
-                f"or --api-key and --api-secret ({KEY_VARIABLE}, {SECRET_VARIABLE})"
-            )
+        if not is_loopback(self.host):
+            try:
+                self.credentials.check_for_other_machines()
+            except ValueError as wrong:
+                raise ValueError(
+                    f"--host {self.host!r} can be reached from other machines: {wrong}"
+                ) from None
         if self.transcripts and self.engine is Engine.SPEECH:
             raise ValueError("--transcript is for --engine scripted")
         if self.ca_file is not None and not self.tls:
@@ -125,6 +127,8 @@ async def _started(served: Served, engine: SpeechEngine) -> AsyncIterator[Gatewa
             token=access.token,
             api_key=access.api_key,
             api_secret=access.api_secret,
+            # A web page that had its name rebound to this machine knows the published pair.
+            check_host=served.credentials.published,
             inspector=served.inspector,
         )
         await gateway.start()

@@ -10,6 +10,7 @@ from typing import Any
 
 from aiohttp import hdrs, web
 
+from agent_conn._identity import is_printable_ascii
 from agent_conn.errors import ConfigurationError
 from agent_conn.gateway.faults.forms import describe_faults
 from agent_conn.gateway.faults.orders import FaultDesk, Inject
@@ -39,7 +40,7 @@ class Inspector:
     `max_connections` connections are kept in memory.
 
     Raises:
-        ConfigurationError: `max_connections` is below 1.
+        ConfigurationError: `max_connections` is below 1, or `token` cannot be one.
     """
 
     token: str | None = field(default=None, repr=False)
@@ -47,8 +48,13 @@ class Inspector:
     max_connections: int = MAX_CONNECTIONS
 
     def __post_init__(self) -> None:
+        token = self.token
+        if token is not None and not (token.strip() and is_printable_ascii(token)):
+            raise ConfigurationError("inspector token must be printable ASCII, and not blank")
         if self.max_connections < 1:
-            raise ConfigurationError("max_connections must be at least 1")
+            raise ConfigurationError(
+                f"max_connections must be at least 1, got {self.max_connections}"
+            )
 
 
 class InspectorPages:
@@ -93,8 +99,9 @@ class InspectorPages:
             self._disregard(request)
             try:
                 self._access.check_host(request)
-                if request.method not in (hdrs.METH_GET, hdrs.METH_HEAD):
-                    self._access.check_origin(request)
+                # A link to the page may stand on any site.
+                if not (public and request.method in (hdrs.METH_GET, hdrs.METH_HEAD)):
+                    self._access.check_site(request)
                 if not public:
                     self._access.check_session(request)
                 response = await serve(request)

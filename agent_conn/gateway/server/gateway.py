@@ -12,16 +12,20 @@ from typing import Self
 from aiohttp import web
 
 from agent_conn._identity import DEFAULT_HEADER_NAMES, HeaderNames
+from agent_conn._options import check_seconds
 from agent_conn.errors import ConfigurationError, StateError
 from agent_conn.gateway.faults.kinds import Fault, StallAtAccept
 from agent_conn.gateway.faults.plan import FaultPlan, Injection
 from agent_conn.gateway.inspector.pages import Inspector, InspectorPages
 from agent_conn.gateway.server.acceptor import Acceptor
+from agent_conn.gateway.server.admission import Admission
 from agent_conn.gateway.server.certificates import make_contexts
 from agent_conn.gateway.server.handler import RequestHandler
 from agent_conn.gateway.server.handshakes import Handshake
+from agent_conn.gateway.server.hosts import HostNames
 from agent_conn.gateway.server.http_log import http_logger
 from agent_conn.gateway.server.listener import Listener, connectable
+from agent_conn.gateway.server.redaction import Redaction
 from agent_conn.gateway.server.sockets import Changes, SocketTable
 from agent_conn.gateway.server.tokens import BearerCheck
 from agent_conn.gateway.sessions.chat import ChatService, ScriptedChat
@@ -34,6 +38,8 @@ from agent_conn.gateway.speech.scripted import ScriptedEngine
 GOODBYE_SECONDS = 0.2
 HANDLER_SECONDS = 0.2
 CLOSE_SECONDS = 0.3
+KEPT_ALIVE_SECONDS = 3600.0
+"""For how long an idle HTTP connection is kept where `request_timeout` is None."""
 DEFAULT_MAX_MSG_SIZE = 4 * 1024 * 1024
 
 log: logging.Logger = logging.getLogger("agent_conn.gateway")
@@ -72,14 +78,19 @@ class Gateway:
         token: str | None = None,
         api_key: str | None = None,
         api_secret: str | None = None,
+        check_host: bool = False,
         header_names: HeaderNames = DEFAULT_HEADER_NAMES,
+        shown_headers: Sequence[str] = (),
         heartbeat: float | None = None,
+        request_timeout: float | None = 15.0,
         max_msg_size: int = DEFAULT_MAX_MSG_SIZE,
         keep_handshakes: int | None = None,
         inspector: Inspector | None = None,
     ) -> None:
         if heartbeat is not None and not heartbeat > 0:
             raise ConfigurationError("heartbeat must be positive, or None")
+        if request_timeout is not None:
+            check_seconds("request_timeout", request_timeout)
         if keep_handshakes is not None and keep_handshakes < 0:
             raise ConfigurationError("keep_handshakes must not be negative")
         if not 0 <= port <= 65_535:
@@ -91,12 +102,13 @@ class Gateway:
         self._tls = tls
         self._asked_port = port
         self._max_msg_size = max_msg_size
+        self._request_timeout = request_timeout
         self._changes = Changes()
         self._plan = FaultPlan()
         self._stalls: list[Injection] = []
         self._pages = None if inspector is None else InspectorPages(inspector, host, self.inject)
         journal = None if self._pages is None else self._pages.journal
-        self._sockets = SocketTable(self._changes, journal)
+        self._sockets = SocketTable(self._changes, request_timeout, journal)
         self._services = Services(
             engine=engine if engine is not None else ScriptedEngine(),
             chat=ChatService(ScriptedChat(chat_replies)),
@@ -106,8 +118,11 @@ class Gateway:
         )
         self._handler = RequestHandler(
             services=self._services,
-            bearer=BearerCheck(token, api_key, api_secret),
+            admission=Admission(
+                BearerCheck(token, api_key, api_secret), HostNames(host) if check_host else None
+            ),
             header_names=header_names,
+            redaction=Redaction(header_names, shown_headers),
             plan=self._plan,
             sockets=self._sockets,
             changes=self._changes,
@@ -138,7 +153,11 @@ class Gateway:
         # A path may hold a line break, which a dot does not match.
         app.router.add_route("*", r"/{path:[\s\S]*}", self._handler.handle)
         self._runner = web.AppRunner(
-            app, access_log=None, logger=http_logger, shutdown_timeout=HANDLER_SECONDS
+            app,
+            access_log=None,
+            logger=http_logger,
+            shutdown_timeout=HANDLER_SECONDS,
+            keepalive_timeout=self._request_timeout or KEPT_ALIVE_SECONDS,
         )
         try:
             if self._tls:
@@ -150,7 +169,11 @@ class Gateway:
                 await self._pages.load()
             await self._runner.setup()
             self._acceptor = Acceptor(
-                self._sockets, self._plan, _protocol_factory(self._runner), self._server_ssl
+                self._sockets,
+                self._plan,
+                _protocol_factory(self._runner),
+                self._server_ssl,
+                self._request_timeout,
             )
             self._listener = await Listener.open(self.host, self._asked_port, self._acceptor.accept)
             self._port = self._listener.port

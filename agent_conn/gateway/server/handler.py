@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections import deque
 from http import HTTPStatus
 
 from aiohttp import hdrs, web
@@ -16,14 +15,15 @@ from agent_conn.gateway.faults.kinds import Fault, OpenFault, Stage
 from agent_conn.gateway.faults.plan import FaultPlan
 from agent_conn.gateway.inspector.entry import Entry
 from agent_conn.gateway.inspector.journal import Journal
+from agent_conn.gateway.server.admission import Admission, refuse
 from agent_conn.gateway.server.handshakes import (
     REQUEST_ID,
     Handshake,
+    RecentHandshakes,
     read_identity,
-    redact_headers,
 )
+from agent_conn.gateway.server.redaction import Redaction, shown_subprotocols
 from agent_conn.gateway.server.sockets import Changes, PeerSocket, SocketTable
-from agent_conn.gateway.server.tokens import BearerCheck, InvalidToken
 from agent_conn.gateway.sessions.connection import Connection
 from agent_conn.gateway.sessions.services import NOT_IMPLEMENTED, WEBSOCKETS, Services
 
@@ -41,8 +41,9 @@ class RequestHandler:
         self,
         *,
         services: Services,
-        bearer: BearerCheck,
+        admission: Admission,
         header_names: HeaderNames,
+        redaction: Redaction,
         plan: FaultPlan,
         sockets: SocketTable,
         changes: Changes,
@@ -51,11 +52,12 @@ class RequestHandler:
         keep_handshakes: int | None,
         journal: Journal | None = None,
     ) -> None:
-        self.handshakes: deque[Handshake] = deque(maxlen=keep_handshakes)
+        self.handshakes = RecentHandshakes(keep_handshakes)
         self.connections: list[Connection] = []
         self._services = services
-        self._bearer = bearer
+        self._admission = admission
         self._header_names = header_names
+        self._redaction = redaction
         self._plan = plan
         self._sockets = sockets
         self._changes = changes
@@ -103,6 +105,7 @@ class RequestHandler:
         peer_socket = self._sockets.of(transport)
         if transport is None or peer_socket is None:
             raise ConnectionResetError("the peer left before its request was served")
+        peer_socket.stop_expecting()
         handshake = self._record(request, peer_socket)
         if self._journal is None:
             return await self._respond(request, transport, peer_socket, handshake, None)
@@ -120,16 +123,18 @@ class RequestHandler:
         handshake: Handshake,
         entry: Entry | None,
     ) -> web.StreamResponse:
-        fault = self._plan.take(Stage.REQUEST, len(self.connections))
+        response: web.StreamResponse | None = self._admission.refuse_host(request)
+        fault = None
+        if response is None:
+            fault = self._plan.take(Stage.REQUEST, len(self.connections))
         if entry is not None and fault is not None:
             entry.struck(fault)
-        response: web.StreamResponse | None = await answer_badly(
-            fault, transport, peer_socket, handshake
-        )
+        if response is None:
+            response = await answer_badly(fault, transport, peer_socket, handshake)
         if peer_socket.closed.is_set():
             raise ConnectionResetError("the peer left")
         if response is None:
-            response = self._refusal(request)
+            response = self._refusal(request, peer_socket)
         if response is None:
             response = await self._services.answer(request, peer_socket, handshake, fault)
         if response is not None:
@@ -143,7 +148,7 @@ class RequestHandler:
         handshake = Handshake(
             path=request.path,
             model=request.query.get("model"),
-            headers=redact_headers(request.headers),
+            headers=self._redaction.headers(request.headers),
             identity=read_identity(request.headers, self._header_names),
             session_id=request.headers.get(self._header_names.session_id or ""),
             request_id=f"request_{uuid.uuid4().hex}",
@@ -151,24 +156,22 @@ class RequestHandler:
             accepted_at=peer_socket.accepted_at,
             secured_at=peer_socket.secured_at,
             request_at=asyncio.get_running_loop().time(),
-            subprotocols=tuple(name.strip() for name in asked.split(",") if name.strip()),
+            subprotocols=shown_subprotocols(asked),
         )
         self.handshakes.append(handshake)
         request[HANDSHAKE] = handshake
         self._changes.notify()
         return handshake
 
-    def _refusal(self, request: web.Request) -> web.Response | None:
+    def _refusal(self, request: web.Request, peer_socket: PeerSocket) -> web.Response | None:
         if not self._services.knows(request.path):
-            return _refuse(HTTPStatus.NOT_FOUND, "no such service")
-        try:
-            self._bearer.check(request.headers.get(hdrs.AUTHORIZATION))
-        except InvalidToken as refused:
-            return _refuse(HTTPStatus.UNAUTHORIZED, str(refused))
+            return refuse(HTTPStatus.NOT_FOUND, "no such service")
+        if (refused := self._admission.refuse_token(request, peer_socket)) is not None:
+            return refused
         if request.path in NOT_IMPLEMENTED:
-            return _refuse(HTTPStatus.NOT_IMPLEMENTED, "this gateway does not have this service")
+            return refuse(HTTPStatus.NOT_IMPLEMENTED, "this gateway does not have this service")
         if request.path in WEBSOCKETS and not web.WebSocketResponse().can_prepare(request):
-            response = _refuse(HTTPStatus.UPGRADE_REQUIRED, "a websocket is served here")
+            response = refuse(HTTPStatus.UPGRADE_REQUIRED, "a websocket is served here")
             response.headers[hdrs.UPGRADE] = "websocket"
             return response
         return None
@@ -243,9 +246,3 @@ def _end_of(connection: Connection) -> dict[str, object]:
         "bytes_received": connection.bytes_received,
         "bytes_sent": connection.bytes_sent,
     }
-
-
-def _refuse(status: HTTPStatus, message: str) -> web.Response:
-    return web.json_response(
-        {"type": "error", "message": message, "code": status.value}, status=status
-    )

@@ -19,6 +19,7 @@ from agent_conn.gateway.faults.answers import cut_short
 from agent_conn.gateway.faults.kinds import Fault
 from agent_conn.gateway.server.handshakes import Handshake
 from agent_conn.gateway.server.sockets import PeerSocket
+from agent_conn.gateway.sessions.body import BodyMissing, read_body
 from agent_conn.gateway.sessions.protocol import JsonObject
 
 CHAT_PATH = "/v1/chat/completions"
@@ -127,11 +128,11 @@ class ChatService:
             refused.headers[hdrs.ALLOW] = hdrs.METH_POST
             return refused
         try:
-            asked = parse_chat_request(await request.read())
+            asked = parse_chat_request(await read_body(request))
         except BadRequest as mistake:
             return _error(HTTPStatus.BAD_REQUEST, str(mistake), mistake.parameter)
-        except web.HTTPRequestEntityTooLarge:
-            return _error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too large")
+        except BodyMissing as missing:
+            return _error(HTTPStatus(missing.status), str(missing))
         handshake.model = asked.model
         reply = self._script.reply_to(asked.messages)
         if not asked.stream:

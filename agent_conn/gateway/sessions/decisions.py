@@ -7,6 +7,7 @@ from http import HTTPStatus
 
 from aiohttp import hdrs, web
 
+from agent_conn.gateway.sessions.body import BodyMissing, read_body
 from agent_conn.gateway.sessions.protocol import JsonObject, ProtocolError, parse_object
 
 DECISIONS_PATH = "/v1/decisions"
@@ -22,12 +23,12 @@ class ScriptedDecisions:
             refused.headers[hdrs.ALLOW] = hdrs.METH_POST
             return refused
         try:
-            asked = _parse(await request.read())
+            asked = _parse(await read_body(request))
             answers = {name: _decide(name, one) for name, one in asked["questions"].items()}
         except ProtocolError as mistake:
             return _error(HTTPStatus.BAD_REQUEST, str(mistake))
-        except web.HTTPRequestEntityTooLarge:
-            return _error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too large")
+        except BodyMissing as missing:
+            return _error(HTTPStatus(missing.status), str(missing))
         usage = {"input_tokens": len(asked["state"].split()), "output_tokens": len(answers)}
         return web.json_response(
             {
