@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import jwt
@@ -186,15 +186,25 @@ async def test_other_header_names_carry_the_identity() -> None:
             assert connection.handshake.session_id == "s"
 
 
-def test_wrong_arguments_are_named() -> None:
-    with pytest.raises(ConfigurationError, match="api_key"):
-        Gateway(api_key="key")
-    with pytest.raises(ConfigurationError, match="token"):
-        Gateway(token="t", api_key="key", api_secret=SECRET)
-    with pytest.raises(ConfigurationError, match="port"):
-        Gateway(port=-1)
-    with pytest.raises(ConfigurationError, match="heartbeat"):
-        Gateway(heartbeat=0)
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"api_key": "key"}, "api_key"),
+        ({"token": "t", "api_key": "key", "api_secret": SECRET}, "token"),
+        ({"port": -1}, "port must be a whole number, 0 to 65535, got -1"),
+        ({"port": 65_536}, "port must be .* got 65536"),
+        ({"port": True}, "port must be .* got True"),
+        ({"heartbeat": 0}, "heartbeat"),
+        ({"max_msg_size": 0}, "max_msg_size must be a whole number, at least 1, got 0"),
+        ({"keep_handshakes": "2"}, "keep_handshakes must be .* got '2'"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        Gateway(**arguments)
+
+
+def test_a_token_is_not_minted_without_a_secret() -> None:
     with pytest.raises(ConfigurationError, match="api_secret"):
         mint_token("key", "")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from agent_conn._identity import AttributionLevel
 from agent_conn.gateway.inspector.entry import Entry, Revision
-from agent_conn.gateway.inspector.takeovers import Lines
+from agent_conn.gateway.inspector.upgrades import UpgradeChains
 from agent_conn.gateway.server.handshakes import Handshake
 from agent_conn.gateway.server.sockets import PeerSocket
 from agent_conn.gateway.sessions.connection import Connection
@@ -45,7 +45,7 @@ class Journal:
         self._bare: dict[int, PeerSocket] = {}
         self._bare_entries: dict[int, Entry] = {}
         self._gone: deque[tuple[int, int]] = deque(maxlen=max_connections)
-        self._lines = Lines()
+        self._upgrades = UpgradeChains()
         self._retired = {level: _Usage() for level in AttributionLevel}
 
     @property
@@ -88,11 +88,11 @@ class Journal:
     def opened(self, entry: Entry, connection: Connection) -> None:
         """The request has become a websocket."""
         entry.open(connection)
-        self._lines.join(entry)
+        self._upgrades.join(entry)
 
     def ended(self, entry: Entry) -> None:
         """The connection is over, or the request is. Idempotent."""
-        self._lines.leave(entry)
+        self._upgrades.leave(entry)
         entry.end()
 
     def look(self) -> None:
@@ -181,7 +181,7 @@ class Journal:
         self._remove(entry)
 
     def _remove(self, entry: Entry) -> None:
-        self._lines.leave(entry)
+        self._upgrades.leave(entry)
         self._bare_entries.pop(entry.socket_number, None)
         if self._entries.pop(entry.number, None) is not None:
             self._bytes -= entry.size

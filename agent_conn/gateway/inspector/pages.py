@@ -13,7 +13,7 @@ from aiohttp import hdrs, web
 from agent_conn._identity import is_printable_ascii
 from agent_conn.errors import ConfigurationError
 from agent_conn.gateway.faults.forms import describe_faults
-from agent_conn.gateway.faults.orders import FaultDesk, Inject
+from agent_conn.gateway.faults.injector import FaultInjector, Inject
 from agent_conn.gateway.inspector.access import SECURITY_HEADERS, Access, Refused
 from agent_conn.gateway.inspector.journal import MAX_CONNECTIONS, Journal
 from agent_conn.gateway.inspector.stream import Stream
@@ -67,7 +67,7 @@ class InspectorPages:
     def __init__(self, inspector: Inspector, host: str, inject: Inject) -> None:
         self.journal: Journal = Journal(inspector.max_connections)
         self._access = Access(host, inspector.token, allow_remote=inspector.allow_remote)
-        self._desk = FaultDesk(self.journal, inject)
+        self._injector = FaultInjector(self.journal, inject)
         self._sockets: SocketTable | None = None
         self._files: dict[str, bytes] = {}
         self._closing = asyncio.Event()
@@ -92,7 +92,7 @@ class InspectorPages:
     def close(self) -> None:
         """End every page's events. Idempotent."""
         self._closing.set()
-        self._desk.close()
+        self._injector.close()
 
     def _guard(self, serve: Serve, *, public: bool = False) -> Serve:
         async def guarded(request: web.Request) -> web.StreamResponse:
@@ -161,7 +161,7 @@ class InspectorPages:
         response.content_type = "text/event-stream"
         try:
             await response.prepare(request)
-            await Stream(self.journal, self._desk.pending).run(request, response, self._closing)
+            await Stream(self.journal, self._injector.pending).run(request, response, self._closing)
         except ConnectionError:
             # The page is gone.
             return response
@@ -176,11 +176,11 @@ class InspectorPages:
         return web.json_response(entry.details())
 
     async def _inject(self, request: web.Request) -> web.StreamResponse:
-        self._desk.inject(await _read_object(request))
+        self._injector.inject(await _read_object(request))
         return web.json_response({})
 
     async def _withdraw(self, request: web.Request) -> web.StreamResponse:
-        self._desk.withdraw(int(request.match_info["number"]))
+        self._injector.withdraw(int(request.match_info["number"]))
         return web.json_response({})
 
 

@@ -9,7 +9,6 @@ from http import HTTPStatus
 
 from aiohttp import hdrs, web
 
-from agent_conn._identity import HeaderNames
 from agent_conn.gateway.faults.answers import answer_badly, unasked_headers
 from agent_conn.gateway.faults.kinds import Fault, OpenFault, Stage
 from agent_conn.gateway.faults.plan import FaultPlan
@@ -23,6 +22,7 @@ from agent_conn.gateway.server.handshakes import (
     read_identity,
 )
 from agent_conn.gateway.server.redaction import Redaction, shown_subprotocols
+from agent_conn.gateway.server.settings import ServerSettings
 from agent_conn.gateway.server.sockets import Changes, PeerSocket, SocketTable
 from agent_conn.gateway.sessions.connection import Connection
 from agent_conn.gateway.sessions.services import NOT_IMPLEMENTED, WEBSOCKETS, Services
@@ -39,30 +39,23 @@ class RequestHandler:
 
     def __init__(
         self,
-        *,
+        settings: ServerSettings,
         services: Services,
         admission: Admission,
-        header_names: HeaderNames,
         redaction: Redaction,
         plan: FaultPlan,
-        sockets: SocketTable,
         changes: Changes,
-        heartbeat: float | None,
-        max_msg_size: int,
-        keep_handshakes: int | None,
-        journal: Journal | None = None,
+        journal: Journal | None,
     ) -> None:
-        self.handshakes = RecentHandshakes(keep_handshakes)
+        self.handshakes = RecentHandshakes(settings.keep_handshakes)
         self.connections: list[Connection] = []
+        self.sockets = SocketTable(changes, settings.request_timeout, journal)
+        self._settings = settings
         self._services = services
         self._admission = admission
-        self._header_names = header_names
         self._redaction = redaction
         self._plan = plan
-        self._sockets = sockets
         self._changes = changes
-        self._heartbeat = heartbeat
-        self._max_msg_size = max_msg_size
         self._journal = journal
         self._tasks: set[asyncio.Task[object]] = set()
 
@@ -102,7 +95,7 @@ class RequestHandler:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         transport = request.transport
-        peer_socket = self._sockets.of(transport)
+        peer_socket = self.sockets.of(transport)
         if transport is None or peer_socket is None:
             raise ConnectionResetError("the peer left before its request was served")
         peer_socket.stop_expecting()
@@ -149,8 +142,8 @@ class RequestHandler:
             path=request.path,
             model=request.query.get("model"),
             headers=self._redaction.headers(request.headers),
-            identity=read_identity(request.headers, self._header_names),
-            session_id=request.headers.get(self._header_names.session_id or ""),
+            identity=read_identity(request.headers, self._settings.header_names),
+            session_id=request.headers.get(self._settings.header_names.session_id or ""),
             request_id=f"request_{uuid.uuid4().hex}",
             socket_number=peer_socket.number,
             accepted_at=peer_socket.accepted_at,
@@ -188,9 +181,9 @@ class RequestHandler:
         ws = web.WebSocketResponse(
             autoclose=False,
             autoping=False,
-            heartbeat=self._heartbeat,
+            heartbeat=self._settings.heartbeat,
             timeout=CLOSE_SECONDS,
-            max_msg_size=self._max_msg_size,
+            max_msg_size=self._settings.max_msg_size,
         )
         ws.headers.update(unasked_headers(fault))
         await ws.prepare(request)

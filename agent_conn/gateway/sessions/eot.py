@@ -20,7 +20,7 @@ BACKCHANNEL_PROBABILITY = 0.0
 CREATED_AT = 1
 
 
-class Asked(IntEnum):
+class ClientContent(IntEnum):
     """What a `ClientMessage` holds, by field number."""
 
     SESSION_CREATE = 2
@@ -31,10 +31,10 @@ class Asked(IntEnum):
     INFERENCE_STOP = 7
 
 
-ASKED = {int(kind): kind for kind in Asked}
+CLIENT_CONTENT = {int(kind): kind for kind in ClientContent}
 
 
-class Told(IntEnum):
+class ServerContent(IntEnum):
     """What a `ServerMessage` holds, by field number."""
 
     REQUEST_ID = 2
@@ -51,7 +51,7 @@ class Told(IntEnum):
 class ClientMessage:
     """One message of the client; `kind` is None for one that this gateway has no use for."""
 
-    kind: Asked | None
+    kind: ClientContent | None
     payload: bytes
     created_at: bytes
     """The client's `Timestamp`, as it was sent."""
@@ -69,8 +69,8 @@ def parse_eot_message(data: str | bytes) -> ClientMessage:
     for number, value in read_fields(data):
         if number == CREATED_AT:
             created_at = _message(value)
-        elif number in ASKED:
-            kind, payload = ASKED[number], _message(value)
+        elif number in CLIENT_CONTENT:
+            kind, payload = CLIENT_CONTENT[number], _message(value)
     return ClientMessage(kind, payload, created_at)
 
 
@@ -92,33 +92,34 @@ class EotSession:
         async for data in self._connection:
             try:
                 message = parse_eot_message(data)
-                if message.kind is Asked.SESSION_CLOSE:
-                    await self._tell(Told.SESSION_CLOSED, b"", message)
+                if message.kind is ClientContent.SESSION_CLOSE:
+                    await self._tell(ServerContent.SESSION_CLOSED, b"", message)
                     await self._connection.close()
                     return
                 await self._serve(message)
             except ProtocolError as mistake:
                 error = field(1, str(mistake)) + field(2, BAD_MESSAGE)
-                await self._connection.send(field(Told.ERROR, error))
+                await self._connection.send(field(ServerContent.ERROR, error))
 
     async def _serve(self, message: ClientMessage) -> None:
         match message.kind:
-            case Asked.SESSION_CREATE:
+            case ClientContent.SESSION_CREATE:
                 if self._created:
                     raise ProtocolError("the session exists already")
                 self._created = True
-                await self._tell(Told.SESSION_CREATED, _default_thresholds(), message)
-            case Asked.INPUT_AUDIO:
+                await self._tell(ServerContent.SESSION_CREATED, _default_thresholds(), message)
+            case ClientContent.INPUT_AUDIO:
                 self._require_session()
                 self._heard_at = message.created_at
-            case Asked.INFERENCE_START:
+            case ClientContent.INFERENCE_START:
                 self._require_session()
                 request_id = _request_id(message.payload)
-                await self._tell(Told.INFERENCE_STARTED, b"", message, request_id)
+                await self._tell(ServerContent.INFERENCE_STARTED, b"", message, request_id)
                 prediction = self._prediction(message)
-                await self._tell(Told.EOT_PREDICTION, prediction, message, request_id)
-            case Asked.INFERENCE_STOP:
-                await self._tell(Told.INFERENCE_STOPPED, b"", message, _request_id(message.payload))
+                await self._tell(ServerContent.EOT_PREDICTION, prediction, message, request_id)
+            case ClientContent.INFERENCE_STOP:
+                request_id = _request_id(message.payload)
+                await self._tell(ServerContent.INFERENCE_STOPPED, b"", message, request_id)
 
     def _require_session(self) -> None:
         if not self._created:
@@ -130,11 +131,11 @@ class EotSession:
         return field(1, self._probability) + field(2, stats) + field(4, BACKCHANNEL_PROBABILITY)
 
     async def _tell(
-        self, kind: Told, payload: bytes, message: ClientMessage, request_id: str = ""
+        self, kind: ServerContent, payload: bytes, message: ClientMessage, request_id: str = ""
     ) -> None:
         await self._connection.send(
-            field(Told.REQUEST_ID, request_id)
-            + field(Told.CLIENT_CREATED_AT, message.created_at)
+            field(ServerContent.REQUEST_ID, request_id)
+            + field(ServerContent.CLIENT_CREATED_AT, message.created_at)
             + field(kind, payload)
         )
 

@@ -13,7 +13,7 @@ from agent_conn.cli.probe.tls import TlsWatch
 AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
 
 
-class Marks:
+class StepTimes:
     """The beginnings and ends, of the loop's clock.
 
     DNS is from the resolver; there is none for an address. TCP begins with the first socket
