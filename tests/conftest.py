@@ -2,17 +2,34 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from importlib import import_module
 from typing import Any
 
 import aiohttp
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
-from support import Line, Room, open_line
+from support import SHOWN, Line, Room, open_line
 
 import agent_conn
 import agent_conn.testing
 from agent_conn.gateway import Gateway
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--loop",
+        choices=("asyncio", "uvloop"),
+        default="asyncio",
+        help="whose event loop the tests run on",
+    )
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    name: str = config.getoption("--loop")
+    return {name: import_module(name).new_event_loop}
 
 
 def pytest_sessionstart() -> None:
@@ -51,7 +68,7 @@ async def session(loop_reports: list[dict[str, Any]]) -> AsyncIterator[aiohttp.C
 
 @pytest.fixture
 async def gateway(loop_reports: list[dict[str, Any]]) -> AsyncIterator[Gateway]:
-    async with Gateway() as running:
+    async with Gateway(shown_headers=SHOWN) as running:
         yield running
 
 

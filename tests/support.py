@@ -13,6 +13,9 @@ import aiohttp
 from agent_conn import AgentIdentity, InferenceConnection
 from agent_conn.gateway import Gateway
 
+SHOWN = ("X-Mine", "X-Session")
+"""Headers of the tests' own, which a gateway shows by value."""
+
 
 @dataclass
 class Room:
@@ -54,7 +57,7 @@ class Line:
 @asynccontextmanager
 async def open_line(*, tls: bool, **options: Any) -> AsyncIterator[Line]:
     """A line to a gateway made with ``options``; on leaving, nothing may be left."""
-    async with Gateway(tls=tls, **options) as gateway:
+    async with Gateway(tls=tls, shown_headers=SHOWN, **options) as gateway:
         connector = aiohttp.TCPConnector(limit=1, ssl=gateway.client_ssl or True)
         async with aiohttp.ClientSession(connector=connector) as session:
             line = Line(gateway, session)

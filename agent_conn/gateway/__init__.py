@@ -12,17 +12,19 @@ from agent_conn.gateway.faults.kinds import (
     AcceptAndClose,
     BadAccept,
     CloseWith,
+    ConcurrencyLimit,
     DropAfter,
     DropHandshake,
     Fault,
     Garbage,
     GoSilent,
+    IdleTimeout,
     IgnoreClose,
-    Injection,
     NotWebSocket,
     Redirect,
     Reject,
     Reset,
+    SessionLimit,
     StallAtAccept,
     StallAtTLS,
     StallInHandshake,
@@ -30,6 +32,7 @@ from agent_conn.gateway.faults.kinds import (
     UnaskedExtension,
     UnaskedSubprotocol,
 )
+from agent_conn.gateway.faults.plan import Injection
 from agent_conn.gateway.inspector.pages import Inspector
 from agent_conn.gateway.server.gateway import Gateway
 from agent_conn.gateway.server.handshakes import Handshake
@@ -53,6 +56,7 @@ __all__ = [
     "AcceptAndClose",
     "BadAccept",
     "CloseWith",
+    "ConcurrencyLimit",
     "Connection",
     "DropAfter",
     "DropHandshake",
@@ -61,6 +65,7 @@ __all__ = [
     "Gateway",
     "GoSilent",
     "Handshake",
+    "IdleTimeout",
     "IgnoreClose",
     "Injection",
     "Inspector",
@@ -72,6 +77,7 @@ __all__ = [
     "Reject",
     "Reset",
     "ScriptedEngine",
+    "SessionLimit",
     "SpeechEngine",
     "SpeechFailed",
     "SpeechUnavailable",

@@ -11,7 +11,7 @@ from gateway_process import gateway_process, run
 from agent_conn.cli.gateway.inspecting import inspector_for
 from agent_conn.gateway import Inspector
 
-TOKEN = "canary-inspector-token"
+TOKEN = "canary-for-inspectors"
 SCRIPTED = ("--engine", "scripted")
 
 
@@ -34,6 +34,10 @@ def test_elsewhere_it_is_not_inspected_unless_told(host: str) -> None:
         (("--no-inspect", "--inspector-token", TOKEN), "are for --inspect"),
         (("--host", "0.0.0.0", "--inspect", "--token", "t"), "takes --allow-remote"),
         (("--host", "0.0.0.0", "--allow-remote", "--token", "t"), "takes --inspector-token"),
+        (
+            ("--host", "0.0.0.0", "--allow-remote", "--inspector-token", TOKEN[:15]),
+            "--inspector-token must have at least 16 characters",
+        ),
     ],
 )
 async def test_options_that_do_not_go_together_are_refused(
@@ -42,7 +46,7 @@ async def test_options_that_do_not_go_together_are_refused(
     outcome = await run("gateway", *SCRIPTED, *options)
     assert outcome.status == 64
     assert told in re.sub(r"[\s│]+", " ", outcome.err)
-    assert TOKEN not in outcome.err
+    assert TOKEN[:15] not in outcome.err
 
 
 async def test_it_says_where_the_page_is_and_serves_it() -> None:

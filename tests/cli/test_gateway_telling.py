@@ -102,3 +102,29 @@ def test_each_level_has_a_colour_and_its_word(level: str) -> None:
     assert line.plain[start:end].strip() == level
     assert style
     assert line.plain.endswith("/v1/stt")
+
+
+def test_a_warning_of_the_http_server_is_told_with_its_facts(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log = logging.getLogger("agent_conn.gateway.http")
+    failure = KeyError("what a peer sent")
+    log.error("Error handling request from %s", "127.0.0.1\x1b[2J", exc_info=failure)
+    line = line_of(caplog.records[0])
+    assert line is not None
+    told = line.plain.partition(" ")[2]
+    assert told == r"Error handling request from 127.0.0.1\x1b[2J KeyError"
+
+
+def test_a_service_that_is_not_there_is_told_as_an_answer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    facts = {"socket": 1, "path": "/v1/realtime", "model": None, "status": 501}
+    ids = dict.fromkeys(("agent_id", "room_id", "job_id"))
+    logging.getLogger("agent_conn.gateway").warning(
+        "gateway.not_implemented", extra=facts | ids | {"attribution": "NONE"}
+    )
+    line = line_of(caplog.records[0])
+    assert line is not None
+    assert "answered 501" in line.plain
+    assert "/v1/realtime" in line.plain

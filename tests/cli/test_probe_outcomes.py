@@ -37,11 +37,10 @@ QUOTA = {
     "category": "stt",
     "remaining_limit": 0,
     "documentation_url": "https://docs.example/quota",
-    "echo": TOKEN,
 }
 QUOTA_HEADERS = {
     "X-LiveKit-Inference-RPM-Limit": "60",
-    "X-LiveKit-Inference-RPM-Used": f"61 of {TOKEN}",
+    "X-LiveKit-Inference-RPM-Used": "61",
     "Retry-After": "30",
 }
 
@@ -195,12 +194,20 @@ async def test_a_quota_that_is_used_up(probe: Probe, gateway: Gateway) -> None:
     assert rejection["status"] == 429
     assert rejection["retry_after_seconds"] == 30
     assert rejection["quota"]["remaining_limit"] == "0"
-    assert rejection["quota"]["limits"] == {"RPM-Limit": "60", "RPM-Used": "61 of [redacted]"}
+    assert rejection["quota"]["limits"] == {"RPM-Limit": "60", "RPM-Used": "61"}
     for text in ("stt requests per minute quota", "RPM-Limit 60", "30 s", "docs.example/quota"):
         assert text in ended.advice
     # What the gateway says is shown, and does nothing to the terminal.
     assert r"\x1b[31myour plan[/bold]" in page
     assert "\x1b" not in page
+
+
+async def test_an_answer_that_repeats_the_token_is_withheld(probe: Probe, gateway: Gateway) -> None:
+    answer = json.dumps(QUOTA | {"echo": TOKEN}).encode()
+    with gateway.inject(Reject(429, QUOTA_HEADERS, answer), times=None):
+        ended, page = await probe.both(gateway.base_url, *WITH_TOKEN)
+    assert ended.status == 1
+    assert TOKEN not in page + json.dumps(ended.found)
 
 
 async def test_a_path_that_does_not_exist(probe: Probe, gateway: Gateway) -> None:

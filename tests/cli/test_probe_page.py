@@ -22,7 +22,7 @@ from agent_conn.cli.probe.findings import (
     Tls,
 )
 from agent_conn.cli.probe.page import print_page
-from agent_conn.cli.probe.status_line import LINE_SECONDS, ProgressReport
+from agent_conn.cli.probe.status_line import LINE_SECONDS, StatusLine
 from agent_conn.cli.probe.waterfall import milliseconds, place_bars
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -121,7 +121,7 @@ def test_the_ends_of_lines_stay() -> None:
 def test_a_line_tells_of_a_long_run_where_there_is_no_terminal() -> None:
     now = [0.0]
     told = io.StringIO()
-    with ProgressReport(Console(file=told), 9, clock=lambda: now[0]) as report:
+    with StatusLine(Console(file=told), 9, clock=lambda: now[0]) as report:
         report.done(1)
         now[0] = LINE_SECONDS
         report.done(2)
@@ -131,7 +131,7 @@ def test_a_line_tells_of_a_long_run_where_there_is_no_terminal() -> None:
 
 def test_a_terminal_gets_a_bar_that_is_taken_away_again() -> None:
     told = io.StringIO()
-    with ProgressReport(Console(file=told, force_terminal=True), 9) as report:
+    with StatusLine(Console(file=told, force_terminal=True), 9) as report:
         report.done(4)
     assert "/9" in told.getvalue()
     assert told.getvalue().endswith("\x1b[2K")

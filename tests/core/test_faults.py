@@ -26,16 +26,19 @@ from agent_conn.gateway import (
     AcceptAndClose,
     BadAccept,
     CloseWith,
+    ConcurrencyLimit,
     DropAfter,
     DropHandshake,
     Fault,
     Garbage,
     GoSilent,
+    IdleTimeout,
     IgnoreClose,
     NotWebSocket,
     Redirect,
     Reject,
     Reset,
+    SessionLimit,
     StallAtAccept,
     StallAtTLS,
     StallInHandshake,
@@ -72,6 +75,7 @@ REFUSALS = [
     Refusal(Garbage(), HandshakeInvalid, Phase.HANDSHAKE, Phase.HANDSHAKE, False),
     Refusal(Reject(401), HandshakeRejected, Phase.HANDSHAKE, Phase.HANDSHAKE, False),
     Refusal(Reject(503), HandshakeRejected, Phase.HANDSHAKE, Phase.HANDSHAKE, True),
+    Refusal(ConcurrencyLimit(0), HandshakeRejected, Phase.HANDSHAKE, Phase.HANDSHAKE, True),
     Refusal(
         Redirect("http://127.0.0.1:1/"), HandshakeInvalid, Phase.HANDSHAKE, Phase.HANDSHAKE, False
     ),
@@ -92,9 +96,11 @@ OPEN_FAULTS: list[tuple[Fault, Ending]] = [
     (DropAfter(reset=True), Ending.LOST),
 ]
 
+LIMITS: list[Fault] = [IdleTimeout(0.05), SessionLimit(0.05)]
+
 
 def test_every_fault_of_the_gateway_is_here() -> None:
-    here = {type(refusal.fault) for refusal in REFUSALS}
+    here = {type(refusal.fault) for refusal in REFUSALS} | {type(fault) for fault in LIMITS}
     here |= {type(fault) for fault, _ in OPEN_FAULTS}
     assert here == set(FAULTS)
 
@@ -146,6 +152,21 @@ async def test_an_open_connection_under_a_fault_closes_in_time_and_tells_how_it_
     assert closing.elapsed <= CLOSE + MARGIN
     assert connection.record.ended in {ending, Ending.LOST}
     assert (connection.loss is not None) is (connection.record.ended is not Ending.ABORTED)
+
+
+@pytest.mark.parametrize("fault", LIMITS, ids=repr)
+async def test_a_limit_that_is_reached_is_told_as_the_peers_close(
+    tls_and_line: tuple[bool, Line], fault: Fault
+) -> None:
+    _, line = tls_and_line
+    line.gateway.inject(fault)
+    connection = line.dial(open_timeout=BUDGET, close_timeout=CLOSE)
+    ws = await connection
+    async with asyncio.timeout(2):
+        assert (await ws.receive()).type is aiohttp.WSMsgType.CLOSE
+    await connection.aclose()
+    assert connection.record.ended is Ending.CLOSED_BY_PEER
+    assert connection.loss is not None
 
 
 @pytest.mark.parametrize("fault", [GoSilent(), IgnoreClose(), StopReading()], ids=repr)

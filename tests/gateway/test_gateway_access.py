@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import jwt
@@ -61,8 +61,22 @@ async def test_an_inference_token_opens_and_anothers_does_not() -> None:
         assert await status_with(gateway, None) == 401
 
 
+def test_a_clock_may_differ_by_a_minute() -> None:
+    verify_token(mint_token("key", SECRET, ttl=-50), "key", SECRET)
+    early = {
+        "iss": "key",
+        "nbf": int(time.time()) + 50,
+        "exp": int(time.time()) + 600,
+        "inference": {"perform": True},
+    }
+    verify_token(jwt.encode(early, SECRET, algorithm="HS256"), "key", SECRET)
+    early["nbf"] = int(time.time()) + 70
+    with pytest.raises(InvalidToken, match="ImmatureSignatureError"):
+        verify_token(jwt.encode(early, SECRET, algorithm="HS256"), "key", SECRET)
+
+
 def test_an_expired_token_is_refused_without_quoting_it() -> None:
-    token = mint_token("key", SECRET, ttl=-10)
+    token = mint_token("key", SECRET, ttl=-70)
     with pytest.raises(InvalidToken, match="ExpiredSignatureError") as refused:
         verify_token(token, "key", SECRET)
     assert token not in repr(refused.value)
@@ -140,7 +154,7 @@ async def test_a_handshake_is_recorded_without_credentials(
 async def test_headers_are_found_in_any_case_and_each_of_those_that_are_repeated() -> None:
     sent = [("LOCATION", ""), ("X-Hop", "1 "), ("X-Hop", "2"), ("COOKIE", "id=tell-no-one")]
     async with (
-        Gateway() as gateway,
+        Gateway(shown_headers=["Location", "x-hop"]) as gateway,
         aiohttp.ClientSession() as session,
         session.ws_connect(gateway.url("/v1/echo"), headers=sent),
     ):
@@ -172,15 +186,25 @@ async def test_other_header_names_carry_the_identity() -> None:
             assert connection.handshake.session_id == "s"
 
 
-def test_wrong_arguments_are_named() -> None:
-    with pytest.raises(ConfigurationError, match="api_key"):
-        Gateway(api_key="key")
-    with pytest.raises(ConfigurationError, match="token"):
-        Gateway(token="t", api_key="key", api_secret=SECRET)
-    with pytest.raises(ConfigurationError, match="port"):
-        Gateway(port=-1)
-    with pytest.raises(ConfigurationError, match="heartbeat"):
-        Gateway(heartbeat=0)
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"api_key": "key"}, "api_key"),
+        ({"token": "t", "api_key": "key", "api_secret": SECRET}, "token"),
+        ({"port": -1}, "port must be a whole number, 0 to 65535, got -1"),
+        ({"port": 65_536}, "port must be .* got 65536"),
+        ({"port": True}, "port must be .* got True"),
+        ({"heartbeat": 0}, "heartbeat"),
+        ({"max_msg_size": 0}, "max_msg_size must be a whole number, at least 1, got 0"),
+        ({"keep_handshakes": "2"}, "keep_handshakes must be .* got '2'"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        Gateway(**arguments)
+
+
+def test_a_token_is_not_minted_without_a_secret() -> None:
     with pytest.raises(ConfigurationError, match="api_secret"):
         mint_token("key", "")
 

@@ -12,6 +12,7 @@ import pytest
 from agent_conn.gateway import (
     FAULTS,
     CloseWith,
+    ConcurrencyLimit,
     Fault,
     Gateway,
     Redirect,
@@ -32,6 +33,7 @@ CLOSE_BOUND = 1.2
 SPECIAL: dict[type[Fault], Fault] = {
     Redirect: Redirect("/v1/echo"),
     CloseWith: CloseWith(1011, after_messages=1),
+    ConcurrencyLimit: ConcurrencyLimit(0),
     Reset: Reset("tls"),
 }
 INSTANCES = [SPECIAL[fault] if fault in SPECIAL else fault() for fault in FAULTS]  # type: ignore[call-arg]

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
+import pickle
 import ssl
 from collections.abc import AsyncIterator
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -77,7 +80,7 @@ async def no_answer(reader: asyncio.StreamReader) -> bool:
 
 
 def test_every_fault_is_listed_and_documented() -> None:
-    assert len(set(FAULTS)) == 18
+    assert len(set(FAULTS)) == 21
     assert all(fault.__doc__ for fault in FAULTS)
 
 
@@ -308,6 +311,13 @@ async def test_drop_after_ends_tcp_without_a_close(either_client: Client, reset:
     assert received == ["two"] or reset
     assert ws.close_code == 1006
     await either_client.gateway.wait_idle(2)
+
+
+@pytest.mark.parametrize("fault", [kind for kind in FAULTS if kind is not Redirect], ids=str)
+def test_a_fault_is_plain_data(fault: type[Fault]) -> None:
+    made = CloseWith(1011) if fault is CloseWith else fault()  # type: ignore[call-arg]
+    assert pickle.loads(pickle.dumps(made)) == copy.deepcopy(made) == made
+    assert asdict(made) == {item.name: getattr(made, item.name) for item in fields(made)}
 
 
 async def test_a_client_that_aborts_its_tls_handshake_is_no_error(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -172,3 +173,37 @@ async def test_a_gateway_with_a_heartbeat_pings() -> None:
         session.ws_connect(gateway.url("/v1/echo"), autoping=False) as ws,
     ):
         assert (await ws.receive(2)).type is aiohttp.WSMsgType.PING
+
+
+SDK_1_8_1 = {"User-Agent": "LiveKit Agents/1.8.1 (python 3.11.7)"}
+SPEAK = (to_json(SttCreate()), to_json(CHUNK), to_json(SessionFinalize()))
+
+
+async def test_an_old_client_that_finalizes_is_closed_and_not_left_waiting(client: Client) -> None:
+    async with client.session.ws_connect(client.gateway.url("/v1/stt"), headers=SDK_1_8_1) as ws:
+        for message in SPEAK:
+            await ws.send_str(message)
+        async with asyncio.timeout(5):
+            told = [json.loads(message.data)["type"] async for message in ws]
+    assert told[-3:] == ["final_transcript", "session.finalized", "session.closed"]
+    assert ws.close_code == 1000
+
+
+async def test_an_old_client_that_goes_on_speaking_keeps_its_session(client: Client) -> None:
+    async with client.session.ws_connect(client.gateway.url("/v1/stt"), headers=SDK_1_8_1) as ws:
+        for message in (*SPEAK, *SPEAK[1:]):
+            await ws.send_str(message)
+        told = [json.loads(message.data)["type"] async for message in ws]
+    assert told.count("session.finalized") == 2
+    assert told.index("session.closed") == len(told) - 1
+
+
+async def test_a_later_client_that_finalizes_closes_by_itself(client: Client) -> None:
+    headers = {"User-Agent": "LiveKit Agents/1.8.4 (python 3.11.7)"}
+    async with client.session.ws_connect(client.gateway.url("/v1/stt"), headers=headers) as ws:
+        for message in SPEAK:
+            await ws.send_str(message)
+        while (await ws.receive_json())["type"] != "session.finalized":
+            pass
+        with pytest.raises(TimeoutError):
+            await ws.receive(1.0)

@@ -42,9 +42,11 @@ async def test_credentials_reach_no_answer_of_the_inspector(
         shown = json.dumps([details, events.rows, events.status])
         for secret in (TOKEN, WORKER_TOKEN, COOKIE, QUERY):
             assert secret not in shown
+        shown_headers = dict(details["headers"])
+        assert shown_headers["X-Other"] == shown_headers["Referer"] == "<redacted>"
+        assert shown_headers["Host"] == f"127.0.0.1:{inspected.port}"
         shown_protocols = dict(details["headers"])["Sec-WebSocket-Protocol"]
         assert shown_protocols == "realtime, <redacted>, <redacted>"
-        assert dict(details["headers"])["Referer"] == "https://app.example/call?<redacted>"
 
 
 async def test_the_log_has_types_and_sizes_and_no_content(

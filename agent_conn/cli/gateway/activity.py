@@ -60,10 +60,11 @@ def line_of(record: logging.LogRecord) -> Text | None:
             return _line(record, "opened", _ids(facts))
         case "gateway.connection_closed":
             return _line(record, "closed", _end(facts))
-        case "gateway.request_answered":
+        case "gateway.request_answered" | "gateway.not_implemented":
             return _line(record, f"answered {facts['status']}", _ids(facts))
-        case event if record.levelno >= logging.WARNING:
-            return Text(f"{_clock(record)} {event} {facts.get('error', '')}".rstrip())
+        case _ if record.levelno >= logging.WARNING:
+            told = (plain(record.getMessage()), str(facts.get("error", "")), _exception(record))
+            return Text(" ".join(filter(None, (_clock(record), *told))))
     return None
 
 
@@ -90,6 +91,12 @@ def _end(facts: dict[str, Any]) -> str:
         f"{code} after {facts['seconds']:.1f} s, messages in {facts['messages_received']} "
         f"({received}), out {facts['messages_sent']} ({sent})"
     )
+
+
+def _exception(record: logging.LogRecord) -> str:
+    # Its text may repeat what a peer sent.
+    kind = record.exc_info[0] if record.exc_info else None
+    return "" if kind is None else kind.__name__
 
 
 def _clock(record: logging.LogRecord) -> str:

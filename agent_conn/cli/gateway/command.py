@@ -4,81 +4,51 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from pathlib import Path
-from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from agent_conn.cli.gateway.activity import shown_activity
-from agent_conn.cli.gateway.credentials import (
-    INSPECTOR_VARIABLE,
-    KEY_VARIABLE,
-    SECRET_VARIABLE,
-    TOKEN_VARIABLE,
-    Credentials,
-)
+from agent_conn.cli.gateway.credentials import Credentials
 from agent_conn.cli.gateway.inspecting import inspector_for
-from agent_conn.cli.gateway.serving import CannotServe, Engine, Served, serve
+from agent_conn.cli.gateway.options import (
+    DEFAULT_PORT,
+    AllowRemoteOption,
+    CaFileOption,
+    Engine,
+    EngineOption,
+    HostOption,
+    InspectOption,
+    InspectorTokenOption,
+    KeyOption,
+    PortOption,
+    QuietOption,
+    ReplyOption,
+    SecretOption,
+    TlsOption,
+    TokenOption,
+    TranscriptOption,
+)
+from agent_conn.cli.gateway.serving import CannotServe, ServeSettings, serve
 from agent_conn.cli.status import Finished, Status
-
-DEFAULT_PORT = 7878
 
 
 def serve_gateway(
     *,
-    host: Annotated[
-        str, typer.Option(help="Where to listen; beyond this machine it needs credentials.")
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(min=0, max=65_535, help="0 takes a free one.")
-    ] = DEFAULT_PORT,
-    tls: Annotated[
-        bool, typer.Option("--tls", help="Serve TLS, with an authority made for this run.")
-    ] = False,
-    ca_file: Annotated[
-        Path | None,
-        typer.Option(dir_okay=False, help="Write what clients must trust here, and leave it."),
-    ] = None,
-    engine: Annotated[
-        Engine | None,
-        typer.Option(help="Default: speech where its extra is installed, else scripted."),
-    ] = None,
-    transcript: Annotated[
-        list[str] | None, typer.Option(help="What the scripted engine hears; again for the next.")
-    ] = None,
-    reply: Annotated[
-        list[str] | None,
-        typer.Option(help="What a chat is answered; again for the next. Default: what was said."),
-    ] = None,
-    token: Annotated[
-        str | None,
-        typer.Option(
-            envvar=TOKEN_VARIABLE, help="Open to this very token; LiveKit's clients send none such."
-        ),
-    ] = None,
-    api_key: Annotated[
-        str | None,
-        typer.Option(envvar=KEY_VARIABLE, help="Open to inference tokens of this key."),
-    ] = None,
-    api_secret: Annotated[
-        str | None,
-        typer.Option(envvar=SECRET_VARIABLE, help="Its secret; `ps` shows it if given here."),
-    ] = None,
-    inspect: Annotated[
-        bool | None,
-        typer.Option(help="Serve the inspector's page. Default: where only this machine sees it."),
-    ] = None,
-    allow_remote: Annotated[
-        bool, typer.Option("--allow-remote", help="Serve that page to other machines too.")
-    ] = False,
-    inspector_token: Annotated[
-        str | None,
-        typer.Option(envvar=INSPECTOR_VARIABLE, help="What a browser has to show for the page."),
-    ] = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Tell of nothing but errors.")
-    ] = False,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = DEFAULT_PORT,
+    tls: TlsOption = False,
+    ca_file: CaFileOption = None,
+    engine: EngineOption = None,
+    transcript: TranscriptOption = None,
+    reply: ReplyOption = None,
+    token: TokenOption = None,
+    api_key: KeyOption = None,
+    api_secret: SecretOption = None,
+    inspect: InspectOption = None,
+    allow_remote: AllowRemoteOption = False,
+    inspector_token: InspectorTokenOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Serve speech-to-text, text-to-speech, chat completions, and a page that shows who called.
 
@@ -87,7 +57,7 @@ def serve_gateway(
     eval "$(agent-conn gateway --quiet &)" … kill "$AGENT_CONN_GATEWAY_PID"
     """
     try:
-        served = Served(
+        settings = ServeSettings(
             host=host,
             port=port,
             tls=tls,
@@ -103,10 +73,14 @@ def serve_gateway(
         )
     except ValueError as wrong:
         raise typer.BadParameter(str(wrong)) from None
+    _serve(settings)
+
+
+def _serve(settings: ServeSettings) -> None:
     console = Console(stderr=True, markup=False, highlight=False, emoji=False)
     try:
-        with shown_activity(console, quiet=quiet), suppress(KeyboardInterrupt):
-            asyncio.run(serve(served, console))
+        with shown_activity(console, quiet=settings.quiet), suppress(KeyboardInterrupt):
+            asyncio.run(serve(settings, console))
     except CannotServe as reason:
         console.print(f"agent-conn gateway: {reason}", soft_wrap=True)
         raise Finished(Status.UNAVAILABLE) from None

@@ -14,6 +14,10 @@ SECRET_VARIABLE = "AGENT_CONN_API_SECRET"  # noqa: S105  (a name, no secret)
 INSPECTOR_VARIABLE = "AGENT_CONN_INSPECTOR_TOKEN"
 
 
+SHORTEST_SECRET = 16
+"""Characters of a secret that opens a gateway to other machines."""
+
+
 @dataclass(frozen=True, slots=True)
 class Credentials:
     """Either a token, or a key with its secret; without any the published developer's pair.
@@ -42,6 +46,22 @@ class Credentials:
         return self.token is not None or self.api_key is not None
 
     @property
+    def published(self) -> bool:
+        """Whether what opens the gateway is the published developer's pair."""
+        return self.token is None and self.in_force.api_secret == DEVELOPER_SECRET
+
+    def check_for_other_machines(self) -> None:
+        """Check that they may open a gateway which other machines reach.
+
+        Raises:
+            ValueError: they are the published pair, or too short.
+        """
+        if self.published:
+            raise ValueError("give --token, or --api-key and --api-secret, that only you know")
+        name = "--api-secret" if self.token is None else "--token"
+        check_length(name, self.api_secret if self.token is None else self.token)
+
+    @property
     def in_force(self) -> Credentials:
         """What opens the gateway."""
         return self if self.given else Credentials(None, DEVELOPER_KEY, DEVELOPER_SECRET)
@@ -62,6 +82,19 @@ class Credentials:
             "LIVEKIT_INFERENCE_API_KEY": DEVELOPER_KEY,
             "LIVEKIT_INFERENCE_API_SECRET": DEVELOPER_SECRET,
         }
+
+
+def check_length(name: str, secret: str | None) -> None:
+    """Check that a secret which other machines may guess is long enough.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if secret is not None and len(secret) < SHORTEST_SECRET:
+        raise ValueError(
+            f"{name} must have at least {SHORTEST_SECRET} characters "
+            f"where other machines can reach the gateway, got {len(secret)}"
+        )
 
 
 def _from_variable(name: str, option: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from agent_conn._identity import is_printable_ascii
 from agent_conn._options import is_loopback
+from agent_conn.cli.gateway.credentials import check_length
 from agent_conn.gateway import Inspector
 
 
@@ -16,6 +18,8 @@ def inspector_for(
     Raises:
         ValueError: the options do not go together, or with `host`.
     """
+    if token is not None and not (token.strip() and is_printable_ascii(token)):
+        raise ValueError("--inspector-token must be printable ASCII, and not blank")
     if inspect is None:
         inspect = allow_remote or token is not None or is_loopback(host)
     if not inspect:
@@ -27,4 +31,5 @@ def inspector_for(
             raise ValueError(f"--inspect on --host {host!r} takes --allow-remote")
         if token is None:
             raise ValueError("--allow-remote takes --inspector-token")
+        check_length("--inspector-token", token)
     return Inspector(token=token, allow_remote=allow_remote)

@@ -9,13 +9,13 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from rich.console import Console
 
 from agent_conn._options import is_loopback
-from agent_conn.cli.gateway.credentials import KEY_VARIABLE, SECRET_VARIABLE, Credentials
+from agent_conn.cli.gateway.credentials import Credentials
+from agent_conn.cli.gateway.options import Engine
 from agent_conn.cli.gateway.port_holder import explain
 from agent_conn.cli.gateway.trust import authorities_file
 from agent_conn.cli.stopping import stopped_by_signals
@@ -32,19 +32,12 @@ from agent_conn.gateway import (
 HANDSHAKES_KEPT = 1000
 
 
-class Engine(StrEnum):
-    """What hears and speaks."""
-
-    SPEECH = "speech"
-    SCRIPTED = "scripted"
-
-
 class CannotServe(Exception):
     """The gateway could not be started; the text says why, for a person."""
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServeSettings:
     """What to serve, and where; `engine` None is speech where it can be had.
 
     Raises:
@@ -63,18 +56,20 @@ class Served:
     quiet: bool
 
     def __post_init__(self) -> None:
-        if not is_loopback(self.host) and not self.credentials.given:
-            raise ValueError(
-                f"--host {self.host!r} can be reached from other machines: give --token, "
-                f"or --api-key and --api-secret ({KEY_VARIABLE}, {SECRET_VARIABLE})"
-            )
+        if not is_loopback(self.host):
+            try:
+                self.credentials.check_for_other_machines()
+            except ValueError as wrong:
+                raise ValueError(
+                    f"--host {self.host!r} can be reached from other machines: {wrong}"
+                ) from None
         if self.transcripts and self.engine is Engine.SPEECH:
             raise ValueError("--transcript is for --engine scripted")
         if self.ca_file is not None and not self.tls:
             raise ValueError("--ca-file is for --tls")
 
 
-async def serve(served: Served, console: Console) -> None:
+async def serve(settings: ServeSettings, console: Console) -> None:
     """Serve until SIGINT or SIGTERM, on which every connection is closed with 1001.
 
     Raises:
@@ -82,91 +77,93 @@ async def serve(served: Served, console: Console) -> None:
     """
 
     def tell(line: str) -> None:
-        if not served.quiet:
+        if not settings.quiet:
             console.print(line, soft_wrap=True)
 
     with stopped_by_signals(lambda: tell("stopping; again to stop at once")):
         async with AsyncExitStack() as stack:
-            engine = await stack.enter_async_context(_engine(served))
-            gateway = await stack.enter_async_context(_started(served, engine))
-            ca_file = _ca_file(served, gateway, stack)
-            for line in _greeting(served, gateway, engine):
+            engine = await stack.enter_async_context(_engine(settings))
+            gateway = await stack.enter_async_context(_started(settings, engine))
+            ca_file = _ca_file(settings, gateway, stack)
+            for line in _greeting(settings, gateway, engine):
                 tell(line)
-            _print_exports(_exports(served, gateway, ca_file))
+            _print_exports(_exports(settings, gateway, ca_file))
             await asyncio.Event().wait()
 
 
 @asynccontextmanager
-async def _engine(served: Served) -> AsyncIterator[SpeechEngine]:
-    if served.engine is not Engine.SCRIPTED:
+async def _engine(settings: ServeSettings) -> AsyncIterator[SpeechEngine]:
+    if settings.engine is not Engine.SCRIPTED:
         async with LocalSpeech() as speech:
             try:
                 await speech.warm_up()
             except (SpeechUnavailable, SpeechFailed) as failure:
-                if served.engine is Engine.SPEECH or isinstance(failure, SpeechFailed):
+                if settings.engine is Engine.SPEECH or isinstance(failure, SpeechFailed):
                     raise CannotServe(f"{failure}; or use --engine scripted") from None
             else:
                 yield speech
                 return
-    yield ScriptedEngine(served.transcripts) if served.transcripts else ScriptedEngine()
+    yield ScriptedEngine(settings.transcripts) if settings.transcripts else ScriptedEngine()
 
 
 @asynccontextmanager
-async def _started(served: Served, engine: SpeechEngine) -> AsyncIterator[Gateway]:
-    access = served.credentials.in_force
+async def _started(settings: ServeSettings, engine: SpeechEngine) -> AsyncIterator[Gateway]:
+    access = settings.credentials.in_force
     try:
         gateway = Gateway(
             engine,
-            chat_replies=served.replies,
-            host=served.host,
-            port=served.port,
-            tls=served.tls,
+            chat_replies=settings.replies,
+            host=settings.host,
+            port=settings.port,
+            tls=settings.tls,
             keep_handshakes=HANDSHAKES_KEPT,
             token=access.token,
             api_key=access.api_key,
             api_secret=access.api_secret,
-            inspector=served.inspector,
+            # A web page that had its name rebound to this machine knows the published pair.
+            check_host=settings.credentials.published,
+            inspector=settings.inspector,
         )
         await gateway.start()
     except ImportError as missing:
         raise CannotServe(str(missing)) from None
     except (OSError, UnicodeError) as failure:
-        raise CannotServe(explain(served.host, served.port, failure)) from None
+        raise CannotServe(explain(settings.host, settings.port, failure)) from None
     try:
         yield gateway
     finally:
         await gateway.aclose()
 
 
-def _ca_file(served: Served, gateway: Gateway, stack: AsyncExitStack) -> Path | None:
+def _ca_file(settings: ServeSettings, gateway: Gateway, stack: AsyncExitStack) -> Path | None:
     if gateway.client_ssl is None:
         return None
     try:
-        return stack.enter_context(authorities_file(gateway.client_ssl, served.ca_file))
+        return stack.enter_context(authorities_file(gateway.client_ssl, settings.ca_file))
     except OSError as failure:
         raise CannotServe(f"cannot write the --ca-file: {failure.strerror}") from None
 
 
-def _greeting(served: Served, gateway: Gateway, engine: SpeechEngine) -> Iterator[str]:
+def _greeting(settings: ServeSettings, gateway: Gateway, engine: SpeechEngine) -> Iterator[str]:
     scripted = isinstance(engine, ScriptedEngine)
     kind = Engine.SCRIPTED if scripted else Engine.SPEECH
     yield f"agent-conn gateway on {gateway.base_url}, engine {kind}; Ctrl-C stops it"
-    if served.inspector is not None:
+    if settings.inspector is not None:
         yield f"what it sees: {gateway.inspector_url}"
-    if scripted and served.engine is None:
+    if scripted and settings.engine is None:
         yield "for real speech: pip install 'agent-conn[speech]'"
-    if served.credentials.token is not None:
+    if settings.credentials.token is not None:
         yield "LiveKit's clients mint tokens themselves: for them use --api-key and --api-secret"
-    if is_loopback(served.host):
+    if is_loopback(settings.host):
         return
     yield "other machines reach it by this one's address, which --tls wants as --host"
-    if not served.tls:
+    if not settings.tls:
         yield "tokens, audio and text cross the network in the clear without --tls"
 
 
-def _exports(served: Served, gateway: Gateway, ca_file: Path | None) -> str:
+def _exports(settings: ServeSettings, gateway: Gateway, ca_file: Path | None) -> str:
     words = {"LIVEKIT_INFERENCE_URL": shlex.quote(gateway.base_url)}
-    words |= served.credentials.exports()
+    words |= settings.credentials.exports()
     if ca_file is not None:
         words["SSL_CERT_FILE"] = shlex.quote(str(ca_file))
     if not sys.stdout.isatty():

@@ -10,18 +10,30 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from io import TextIOWrapper
-from pathlib import Path
-from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from agent_conn.cli.probe.as_json import as_json
 from agent_conn.cli.probe.findings import Findings
+from agent_conn.cli.probe.options import (
+    AgentOption,
+    CaOption,
+    CountOption,
+    InsecureOption,
+    JobOption,
+    JsonOption,
+    KeyOption,
+    RoomOption,
+    SecretOption,
+    TimeoutOption,
+    TokenOption,
+    UrlArgument,
+)
 from agent_conn.cli.probe.page import print_page
 from agent_conn.cli.probe.plan import Options, Plan, make_plan
 from agent_conn.cli.probe.run import probe_all, start_gateway
-from agent_conn.cli.probe.status_line import ProgressReport
+from agent_conn.cli.probe.status_line import StatusLine
 from agent_conn.cli.probe.target import shown
 from agent_conn.cli.status import Finished
 from agent_conn.errors import ConfigurationError
@@ -45,37 +57,19 @@ PROBE_SETTINGS = {"allow_extra_args": True}
 
 def probe(
     context: typer.Context,
-    url: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="URL",
-            help="wss://…/v1/stt, or a base URL as in LIVEKIT_INFERENCE_URL: …/v1 means its /stt. "
-            "Without one, a gateway is started on this machine and probed.",
-            show_default=False,
-        ),
-    ] = None,
+    url: UrlArgument = None,
     *,
-    api_key: Annotated[str | None, typer.Option(help="To mint tokens with.")] = None,
-    api_secret: Annotated[str | None, typer.Option(help="Of that key.")] = None,
-    token: Annotated[str | None, typer.Option(help="A token, sent as it is.")] = None,
-    count: Annotated[int, typer.Option(min=1, help="Connections, one after another.")] = 1,
-    timeout: Annotated[
-        float, typer.Option(min=0.1, metavar="SECONDS", help="For each, to its first message.")
-    ] = 10.0,
-    room: Annotated[str | None, typer.Option(metavar="ID", help="Room id to send.")] = None,
-    agent: Annotated[str | None, typer.Option(metavar="ID", help="Agent id to send.")] = None,
-    job: Annotated[str | None, typer.Option(metavar="ID", help="Job id to send.")] = None,
-    ca: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="PEM file of the only authorities to trust."),
-    ] = None,
-    insecure: Annotated[
-        bool,
-        typer.Option("--insecure", help="Check no certificate, and allow a token over ws://."),
-    ] = False,
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object; times are in seconds.")
-    ] = False,
+    api_key: KeyOption = None,
+    api_secret: SecretOption = None,
+    token: TokenOption = None,
+    count: CountOption = 1,
+    timeout: TimeoutOption = 10.0,
+    room: RoomOption = None,
+    agent: AgentOption = None,
+    job: JobOption = None,
+    ca: CaOption = None,
+    insecure: InsecureOption = False,
+    json_output: JsonOption = False,
 ) -> None:
     """Probe, show what was found, and end with its status."""
     options = Options(
@@ -97,7 +91,7 @@ def probe(
     except (ConfigurationError, ImportError) as error:
         raise typer.BadParameter(str(error)) from None
     findings = Findings(plan.target, requested=count)
-    with ProgressReport(Console(stderr=True), count) as progress:
+    with StatusLine(Console(stderr=True), count) as progress:
         try:
             asyncio.run(_probe(plan, findings, progress))
         except KeyboardInterrupt:
@@ -106,7 +100,7 @@ def probe(
     raise Finished(findings.status())
 
 
-async def _probe(plan: Plan, findings: Findings, progress: ProgressReport) -> None:
+async def _probe(plan: Plan, findings: Findings, progress: StatusLine) -> None:
     async with AsyncExitStack() as stack:
         dial = plan.dial
         if dial is None:

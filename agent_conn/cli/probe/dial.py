@@ -6,8 +6,10 @@ import asyncio
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
+from aiohttp.connector import Connection
 from yarl import URL
 
 from agent_conn._connection import InferenceConnection
@@ -15,9 +17,9 @@ from agent_conn._identity import AgentIdentity
 from agent_conn.cli.probe.failing import explain, outcome_of
 from agent_conn.cli.probe.findings import Attempt, Step, Tls
 from agent_conn.cli.probe.greeting import Greeting, request_for
-from agent_conn.cli.probe.marks import Marks, format_peers
 from agent_conn.cli.probe.resolver import UnhurriedResolver
 from agent_conn.cli.probe.secrets import Secrets
+from agent_conn.cli.probe.timing import StepTimes, format_peers
 from agent_conn.cli.probe.tls import read_unverified
 from agent_conn.errors import ConnectError
 
@@ -42,9 +44,9 @@ async def attempt(dial: Dial) -> Attempt:
         ConfigurationError: `dial` is wrong, nothing was sent.
     """
     clock = asyncio.get_running_loop().time
-    marks, greeting = Marks(clock, dial.context), Greeting(request_for(dial.url))
+    times, greeting = StepTimes(clock, dial.context), Greeting(request_for(dial.url))
     error: ConnectError | None = None
-    async with _session(marks) as session:
+    async with _session(times) as session:
         connection = _connection(session, dial, greeting)
         began = clock()
         try:
@@ -54,34 +56,50 @@ async def attempt(dial: Dial) -> Attempt:
         finally:
             ended = clock()
             await connection.aclose()
-    marks.answered(connection.record.upgraded)
+    times.answered(connection.record.upgraded)
     if greeting.received is not None:
-        marks.greeted(connection.record.opened)
+        times.greeted(connection.record.opened)
     elif error is None:
         # The time in which nothing was said is no part of the opening.
-        ended = marks.ended[Step.UPGRADE]
+        ended = times.ended[Step.UPGRADE]
     failure = None
     if error is not None:
-        failure = explain(error, marks, ended=ended, timeout=dial.timeout, secrets=dial.secrets)
+        failure = explain(error, times, ended=ended, timeout=dial.timeout, secrets=dial.secrets)
     return Attempt(
         outcome=outcome_of(failure),
-        seconds=marks.lengths(),
+        seconds=times.lengths(),
         total=ended - began,
-        addresses=format_peers(marks.peers),
+        addresses=format_peers(times.peers),
         first_message=None if greeting.received is None else dial.secrets.hide(greeting.received),
-        tls=await _tls(marks, dial.url),
+        tls=await _tls(times, dial.url),
         failure=failure,
     )
 
 
-def _session(marks: Marks) -> aiohttp.ClientSession:
+def _session(times: StepTimes) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(
-            resolver=UnhurriedResolver(), use_dns_cache=False, socket_factory=marks.make_socket
-        ),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        trace_configs=[marks.trace_config()],
+        connector=_TimedConnector(times), cookie_jar=aiohttp.DummyCookieJar()
     )
+
+
+class _TimedConnector(aiohttp.TCPConnector):
+    def __init__(self, times: StepTimes) -> None:
+        super().__init__(
+            resolver=UnhurriedResolver(began=times.resolving, ended=times.resolved),
+            use_dns_cache=False,
+            socket_factory=times.make_socket,
+        )
+        self.__times = times
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,
+    ) -> Connection:
+        connection = await super().connect(req, traces, timeout)
+        self.__times.connected()
+        return connection
 
 
 def _connection(
@@ -99,11 +117,11 @@ def _connection(
     )
 
 
-async def _tls(marks: Marks, url: URL) -> Tls | None:
-    watch = marks.tls
+async def _tls(times: StepTimes, url: URL) -> Tls | None:
+    watch = times.tls
     if watch is None:
         return None
     if watch.agreed is not None or not isinstance(watch.error, ssl.SSLCertVerificationError):
         return watch.agreed
-    host, port = marks.peers[-1]
+    host, port = times.peers[-1]
     return await read_unverified(host, port, url.host or host, watch.error.verify_message)

@@ -7,23 +7,23 @@ from datetime import UTC, datetime
 
 from agent_conn.cli.probe.findings import Failure, Outcome, Refusal, Step
 from agent_conn.cli.probe.greeting import RefusedAfterUpgrade
-from agent_conn.cli.probe.marks import Marks
 from agent_conn.cli.probe.secrets import Secrets
+from agent_conn.cli.probe.timing import StepTimes
 from agent_conn.errors import ConnectError, ConnectTimeout, DialFailed, HandshakeRejected, Phase
 
 
 def explain(
-    error: ConnectError, marks: Marks, *, ended: float, timeout: float, secrets: Secrets
+    error: ConnectError, times: StepTimes, *, ended: float, timeout: float, secrets: Secrets
 ) -> Failure:
     """What `error` says, and in which step it came.
 
-    `ended` is of the clock of `marks`, `timeout` the seconds that the connection had.
+    `ended` is of the clock of `times`, `timeout` the seconds that the connection had.
     """
-    step = _failed_step(error, marks)
-    tls_error = marks.tls.error if marks.tls is not None and step is Step.TLS else None
+    step = _failed_step(error, times)
+    tls_error = times.tls.error if times.tls is not None and step is Step.TLS else None
     return Failure(
         step=step,
-        after=ended - marks.began.get(step, ended),
+        after=ended - times.began.get(step, ended),
         error=error,
         message=_message(error, timeout),
         refusal=_refusal(secrets, error),
@@ -42,10 +42,10 @@ def outcome_of(failure: Failure | None) -> Outcome:
     return Outcome.UNREACHABLE if failure.refusal is None else Outcome.REJECTED
 
 
-def _failed_step(error: ConnectError, marks: Marks) -> Step:
+def _failed_step(error: ConnectError, times: StepTimes) -> Step:
     if error.phase is Phase.ON_OPEN:
         return Step.FIRST_MESSAGE
-    return Step.UPGRADE if error.phase is Phase.HANDSHAKE else marks.under_way()
+    return Step.UPGRADE if error.phase is Phase.HANDSHAKE else times.under_way()
 
 
 def _message(error: ConnectError, timeout: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -15,8 +16,13 @@ class UnhurriedResolver(AbstractResolver):
 
     A lookup can hang for half a minute in the C library, where nothing can stop it. aiohttp's
     runs in the loop's executor, whose threads Python waits for when it ends; this one's is a
-    daemon, so that Ctrl-C and a timeout end the command at once.
+    daemon, so that Ctrl-C and a timeout end the command at once. `began` and `ended` are called
+    around a lookup that finds something.
     """
+
+    def __init__(self, *, began: Callable[[], None], ended: Callable[[], None]) -> None:
+        self._began = began
+        self._ended = ended
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
@@ -26,6 +32,7 @@ class UnhurriedResolver(AbstractResolver):
         Raises:
             OSError: there are none, or the resolver fails (`socket.gaierror`).
         """
+        self._began()
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[list[Any]] = loop.create_future()
 
@@ -40,6 +47,8 @@ class UnhurriedResolver(AbstractResolver):
                 _tell(loop, answer, found)
 
         threading.Thread(target=look_up, name="agent-conn-resolver", daemon=True).start()
+        found = await answer
+        self._ended()
         return [
             ResolveResult(
                 hostname=host,
@@ -49,7 +58,7 @@ class UnhurriedResolver(AbstractResolver):
                 proto=protocol,
                 flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
             )
-            for kind, _, protocol, _, address in await answer
+            for kind, _, protocol, _, address in found
         ]
 
     async def close(self) -> None:

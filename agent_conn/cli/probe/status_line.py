@@ -14,7 +14,7 @@ LINE_SECONDS = 5.0
 """Where there is no terminal: seconds between two lines."""
 
 
-class ProgressReport:
+class StatusLine:
     """A live bar on a terminal, and elsewhere a line now and then; a short probe shows none."""
 
     def __init__(

@@ -10,9 +10,12 @@ from aiohttp import hdrs, web
 
 from agent_conn.gateway.faults.kinds import (
     BadAccept,
+    ConcurrencyLimit,
+    DropAfter,
     DropHandshake,
     Fault,
     Garbage,
+    GoSilent,
     NotWebSocket,
     Redirect,
     Reject,
@@ -40,6 +43,8 @@ async def answer_badly(
     match fault:
         case Reject(status=status, headers=headers, body=body):
             return web.Response(status=status, headers=headers, body=body)
+        case ConcurrencyLimit():
+            return web.json_response(_quota_exceeded(handshake.path), status=429)
         case Redirect(location=location, status=status):
             return web.Response(status=status, headers={hdrs.LOCATION: location})
         case NotWebSocket(body=body):
@@ -62,6 +67,25 @@ async def answer_badly(
     return web.Response(status=500)
 
 
+async def cut_short(fault: Fault | None, peer_socket: PeerSocket) -> None:
+    """End or silence the connection of a plain HTTP answer, if `fault` is for an open one.
+
+    Raises:
+        ConnectionError: the connection has ended by the fault.
+    """
+    match fault:
+        case Reset() | DropAfter(reset=True):
+            peer_socket.reset()
+        case DropAfter() if peer_socket.transport is not None:
+            peer_socket.transport.close()
+        case GoSilent():
+            pass
+        case _:
+            return
+    await peer_socket.closed.wait()
+    raise ConnectionResetError("the connection ended by a fault")
+
+
 def unasked_headers(fault: Fault | None) -> dict[str, str]:
     """Return what `fault` adds to a 101."""
     if isinstance(fault, UnaskedExtension):
@@ -69,6 +93,21 @@ def unasked_headers(fault: Fault | None) -> dict[str, str]:
     if isinstance(fault, UnaskedSubprotocol):
         return {hdrs.SEC_WEBSOCKET_PROTOCOL: fault.subprotocol}
     return {}
+
+
+def _quota_exceeded(path: str) -> dict[str, str]:
+    # As LiveKit's gateway words it; `remaining_limit` is a string there.
+    service = "llm" if path.startswith("/v1/chat/") else path.rpartition("/")[2]
+    category = f"MaxConcurrentGateway{service.upper()}"
+    return {
+        "type": "inference_quota_exceeded",
+        "error": f"quota exceeded, category: {category}",
+        "hint": "Too many connections are open. Close one, or dial again later.",
+        "quota_type": service,
+        "category": category,
+        "remaining_limit": "0",
+        "documentation_url": "https://docs.livekit.io/agents/models/inference/",
+    }
 
 
 def _bad_accept() -> bytes:

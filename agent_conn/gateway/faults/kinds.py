@@ -1,13 +1,11 @@
-"""How a gateway can misbehave, and the plan of which connection meets which fault."""
+"""How a gateway can misbehave."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from types import MappingProxyType, TracebackType
-from typing import ClassVar, Literal, Self, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 from agent_conn._options import check_seconds
 from agent_conn.errors import ConfigurationError
@@ -98,7 +96,7 @@ class Reject:
     """The request is answered with an HTTP error."""
 
     status: int = 503
-    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     stage: ClassVar[Stage] = Stage.REQUEST
 
@@ -238,8 +236,67 @@ class DropAfter:
         check_count("messages", self.messages)
 
 
+@dataclass(frozen=True, slots=True)
+class IdleTimeout:
+    """A Close frame with `code` and `reason` once the peer has sent no message for `seconds`.
+
+    The clock starts when the connection opens, or when the fault is injected into it.
+    """
+
+    seconds: float = 10.0
+    code: int = 1011
+    reason: str = "idle timeout"
+    stage: ClassVar[Stage] = Stage.REQUEST
+
+    def __post_init__(self) -> None:
+        check_seconds("seconds", self.seconds)
+        check_wire_code(self.code)
+        check_reason(self.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimit:
+    """A Close frame with `code` and `reason` after `seconds`, however busy the connection is.
+
+    The clock starts when the connection opens, or when the fault is injected into it.
+    """
+
+    seconds: float = 60.0
+    code: int = 1001
+    reason: str = "session limit reached"
+    stage: ClassVar[Stage] = Stage.REQUEST
+
+    def __post_init__(self) -> None:
+        check_seconds("seconds", self.seconds)
+        check_wire_code(self.code)
+        check_reason(self.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class ConcurrencyLimit:
+    """The request is answered with a 429 and a quota body if `limit` websockets are open.
+
+    With fewer open websockets the request is served. `times` counts the refusals; None makes the
+    limit a lasting one.
+    """
+
+    limit: int = 1
+    stage: ClassVar[Stage] = Stage.REQUEST
+
+    def __post_init__(self) -> None:
+        check_count("limit", self.limit)
+
+
 OpenFault: TypeAlias = (
-    Reset | AcceptAndClose | CloseWith | GoSilent | StopReading | IgnoreClose | DropAfter
+    Reset
+    | AcceptAndClose
+    | CloseWith
+    | GoSilent
+    | StopReading
+    | IgnoreClose
+    | DropAfter
+    | IdleTimeout
+    | SessionLimit
 )
 """What can be done to a connection that is open."""
 
@@ -255,6 +312,7 @@ Fault: TypeAlias = (
     | UnaskedExtension
     | UnaskedSubprotocol
     | NotWebSocket
+    | ConcurrencyLimit
     | OpenFault
 )
 
@@ -277,6 +335,9 @@ FAULTS: tuple[type[Fault], ...] = (
     StopReading,
     IgnoreClose,
     DropAfter,
+    IdleTimeout,
+    SessionLimit,
+    ConcurrencyLimit,
 )
 """Every fault."""
 
@@ -288,81 +349,3 @@ def messages_before(fault: OpenFault) -> int:
     if isinstance(fault, (CloseWith, GoSilent, StopReading)):
         return fault.after_messages
     return 0
-
-
-class Injection:
-    """One fault put into a plan, in force until it is used up or withdrawn.
-
-    As a context manager it is withdrawn on leaving.
-    """
-
-    def __init__(
-        self, fault: Fault, times: int | None, withdraw: Callable[[Injection], None]
-    ) -> None:
-        self.fault = fault
-        self.remaining = times
-        """How many connections it will still strike; None is all of them."""
-        self.struck = 0
-        """How many connections it has struck."""
-        self._withdraw = withdraw
-
-    def withdraw(self) -> None:
-        """Strike no further connection. Idempotent; connections already struck stay so."""
-        self._withdraw(self)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.withdraw()
-
-
-class FaultPlan:
-    """The faults that coming connections will meet, first in first out.
-
-    Only the first fault in line is ever taken up: one for the accept strikes the next TCP
-    connection, one for the request the next HTTP request, whichever connection it comes on.
-    """
-
-    def __init__(self) -> None:
-        self._line: deque[Injection] = deque()
-
-    def add(self, fault: Fault, times: int | None = 1) -> Injection:
-        """Put a fault at the end of the line, for `times` connections; None is all of them.
-
-        Raises:
-            ConfigurationError: `times` is below 1.
-        """
-        if times is not None and times < 1:
-            raise ConfigurationError("times must be at least 1, or None")
-        injection = Injection(fault, times, self.withdraw)
-        self._line.append(injection)
-        return injection
-
-    def take(self, stage: Stage) -> Fault | None:
-        """Take up the first fault in line if it belongs to `stage`."""
-        if not self._line or self._line[0].fault.stage is not stage:
-            return None
-        injection = self._line[0]
-        injection.struck += 1
-        if injection.remaining is not None:
-            injection.remaining -= 1
-            if not injection.remaining:
-                self._line.popleft()
-        return injection.fault
-
-    def withdraw(self, injection: Injection) -> None:
-        """Take an injection out of the line, if it is still in it."""
-        if injection in self._line:
-            self._line.remove(injection)
-            injection.remaining = 0
-
-    def clear(self) -> None:
-        """Take every injection out of the line."""
-        while self._line:
-            self._line.popleft().remaining = 0

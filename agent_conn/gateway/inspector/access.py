@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
-import ipaddress
 import secrets
 from collections.abc import Mapping
 
 from aiohttp import hdrs, web
 
-from agent_conn._identity import is_printable_ascii
+from agent_conn._options import is_loopback
 from agent_conn.errors import ConfigurationError
+from agent_conn.gateway.server.guesses import GuessLimit
+from agent_conn.gateway.server.hosts import HostNames
 
 SESSION_SECONDS = 12 * 3600
 MAX_SESSIONS = 64
@@ -30,14 +32,6 @@ SECURITY_HEADERS: Mapping[str, str] = {
 }
 
 
-def is_loopback(host: str) -> bool:
-    """Whether `host`, a name or an address, is this machine's own and nobody else's."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
 class Refused(Exception):
     """A request that the inspector does not serve, and the status that says so."""
 
@@ -54,13 +48,10 @@ class Access:
     shown it once, and then by a cookie that is not the token.
 
     Raises:
-        ConfigurationError: `host` is not loopback and `allow_remote` or `token` is missing, or
-            `token` cannot be one.
+        ConfigurationError: `host` is not loopback and `allow_remote` or `token` is missing.
     """
 
     def __init__(self, host: str, token: str | None, *, allow_remote: bool) -> None:
-        if token is not None and not (token.strip() and is_printable_ascii(token)):
-            raise ConfigurationError("inspector token must be printable ASCII, and not blank")
         if not is_loopback(host):
             if not allow_remote:
                 raise ConfigurationError(
@@ -68,8 +59,9 @@ class Access:
                 )
             if token is None:
                 raise ConfigurationError("inspector: allow_remote takes a token")
-        self._host = host
+        self._hosts = HostNames(host)
         self._token = token
+        self._guesses = GuessLimit()
         self._sessions: list[str] = []
 
     @property
@@ -83,23 +75,24 @@ class Access:
         Raises:
             Refused: it is one.
         """
-        name = _host_name(request.headers.get(hdrs.HOST, ""))
-        if is_loopback(name) or name == self._host.lower():
-            return
-        # An address cannot be rebound; a remote one is reached by addresses not known here.
-        if not is_loopback(self._host) and _is_address(name):
-            return
-        raise Refused(403, "the Host header names another host")
+        if not self._hosts.include(request.headers.get(hdrs.HOST, "")):
+            raise Refused(403, "the Host header names another host")
 
-    def check_origin(self, request: web.Request) -> None:
+    def check_site(self, request: web.Request) -> None:
         """Refuse what another site's page sends.
+
+        A browser says so in `Sec-Fetch-Site` or `Origin`. A request that changes something must
+        name the inspector's own origin.
 
         Raises:
             Refused: the request does not come from the inspector's own page.
         """
+        if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+            raise Refused(403, "the request comes from another site's page")
         own = f"{request.scheme}://{request.headers.get(hdrs.HOST, '')}"
-        if request.headers.get(hdrs.ORIGIN) != own:
-            raise Refused(403, "the Origin header names another origin, or none")
+        changes = request.method not in (hdrs.METH_GET, hdrs.METH_HEAD)
+        if request.headers.get(hdrs.ORIGIN, None if changes else own) != own:
+            raise Refused(403, "the Origin header must name the inspector's own origin")
 
     def check_session(self, request: web.Request) -> None:
         """Refuse a browser that has not shown the token.
@@ -114,8 +107,18 @@ class Access:
             raise Refused(401, "the inspector needs its token")
 
     def admit(self, request: web.Request, token: str, response: web.Response) -> bool:
-        """Begin a session on `response` if `token` is right; whether it is."""
-        if self._token is None or not _same(token, self._token):
+        """Begin a session on `response` if `token` is right; whether it is.
+
+        Raises:
+            Refused: too many wrong tokens came from this address.
+        """
+        if self._token is None:
+            return False
+        address, now = request.remote or "", asyncio.get_running_loop().time()
+        if wait := self._guesses.wait(address, now):
+            raise Refused(429, f"too many wrong tokens from this address; wait {wait} s")
+        if not _same(token, self._token):
+            self._guesses.wrong(address, now)
             return False
         session = secrets.token_urlsafe(32)
         self._sessions = [*self._sessions[1 - MAX_SESSIONS :], session]
@@ -134,20 +137,6 @@ def _cookie_name(request: web.Request) -> str:
     # Cookies know no ports, and several gateways may run on one host.
     _, _, port = request.headers.get(hdrs.HOST, "").rpartition(":")
     return f"agent_conn_inspector_{port}" if port.isdigit() else "agent_conn_inspector"
-
-
-def _host_name(host: str) -> str:
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.partition(":")[0].lower()
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 def _same(given: str, expected: str) -> bool:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from agent_conn._identity import AttributionLevel
 from agent_conn.gateway.faults.kinds import Fault
 from agent_conn.gateway.inspector.message_log import Direction, MessageLog
-from agent_conn.gateway.inspector.redaction import shown_headers
-from agent_conn.gateway.server.handshakes import Handshake
+from agent_conn.gateway.server.handshakes import Handshake, size_of
 from agent_conn.gateway.server.sockets import PeerSocket
 from agent_conn.gateway.sessions.connection import Connection
 
+ENTRY_BYTES = 3_000
+"""About how many bytes of memory an entry takes beside its handshake and its log."""
 MAX_SHOWN = 256
 """Characters of a header that a row shows; the details have it whole."""
 
@@ -36,7 +38,13 @@ class Entry:
     """
 
     def __init__(
-        self, number: int, peer_socket: PeerSocket, revision: Revision, *, first: bool = True
+        self,
+        number: int,
+        peer_socket: PeerSocket,
+        revision: Revision,
+        on_growth: Callable[[Entry, int], None],
+        *,
+        first: bool = True,
     ) -> None:
         self.number = number
         self.line = number
@@ -66,6 +74,9 @@ class Entry:
         self._counts = (0, 0, 0, 0)
         self._asked_upgrade = False
         self._first = first
+        self._on_growth = on_growth
+        self.size: int = ENTRY_BYTES
+        """About how many bytes of memory it takes."""
         self._revision = revision
         self._now = asyncio.get_running_loop().time
         self.changed: int = revision.advance()
@@ -119,6 +130,7 @@ class Entry:
         self.user_agent = handshake.headers.get("User-Agent", "")
         self._asked_upgrade = "Upgrade" in handshake.headers
         self.touch()
+        self._grow(size_of(handshake))
 
     def open(self, connection: Connection) -> None:
         """The request has become a websocket."""
@@ -179,7 +191,7 @@ class Entry:
         """What a page shows of it alone: its row, its headers, its log, its transcript."""
         return {
             "row": self.row(),
-            "headers": [] if self.handshake is None else shown_headers(self.handshake.headers),
+            "headers": [] if self.handshake is None else list(self.handshake.headers.items()),
             "messages": [
                 [run.number, run.direction, run.type, run.first, run.last, run.count, run.size]
                 for run in self.log.runs
@@ -194,11 +206,17 @@ class Entry:
 
     def _note(self, direction: Direction, data: str | bytes, size: int) -> None:
         now = self._now()
+        before = self.log.size
         self.log.add(direction, data, size, now)
         if self.first_message_at is None:
             self.first_message_at = now
             self.touch()
         self.counted = self._revision.advance()
+        self._grow(self.log.size - before)
+
+    def _grow(self, size: int) -> None:
+        self.size += size
+        self._on_growth(self, size)
 
     def _note_secured(self) -> None:
         if self._socket is not None:

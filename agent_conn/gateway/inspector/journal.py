@@ -10,12 +10,13 @@ from typing import Any
 
 from agent_conn._identity import AttributionLevel
 from agent_conn.gateway.inspector.entry import Entry, Revision
-from agent_conn.gateway.inspector.takeovers import Lines
+from agent_conn.gateway.inspector.upgrades import UpgradeChains
 from agent_conn.gateway.server.handshakes import Handshake
 from agent_conn.gateway.server.sockets import PeerSocket
 from agent_conn.gateway.sessions.connection import Connection
 
 MAX_CONNECTIONS = 2_000
+MAX_BYTES = 16 * 1024 * 1024
 # A socket is listed without a request once that has been long enough to be seen.
 BARE_SECONDS = 0.3
 
@@ -29,20 +30,22 @@ class _Usage:
 
 
 class Journal:
-    """Keeps the last `max_connections` connections; the rest is counted, by level too."""
+    """Keeps the last connections, in number and in bytes; the rest is counted, by level too."""
 
-    def __init__(self, max_connections: int = MAX_CONNECTIONS) -> None:
+    def __init__(self, max_connections: int = MAX_CONNECTIONS, max_bytes: int = MAX_BYTES) -> None:
         self.epoch: str = secrets.token_hex(4)
         """Tells this journal's revisions from another's, which a page may remember."""
         self.given_up: int = 0
         self._max = max_connections
+        self._max_bytes = max_bytes
+        self._bytes = 0
         self._revision = Revision()
         self._entries: dict[int, Entry] = {}
         self._numbered = 0
         self._bare: dict[int, PeerSocket] = {}
         self._bare_entries: dict[int, Entry] = {}
         self._gone: deque[tuple[int, int]] = deque(maxlen=max_connections)
-        self._lines = Lines()
+        self._upgrades = UpgradeChains()
         self._retired = {level: _Usage() for level in AttributionLevel}
 
     @property
@@ -85,11 +88,11 @@ class Journal:
     def opened(self, entry: Entry, connection: Connection) -> None:
         """The request has become a websocket."""
         entry.open(connection)
-        self._lines.join(entry)
+        self._upgrades.join(entry)
 
     def ended(self, entry: Entry) -> None:
         """The connection is over, or the request is. Idempotent."""
-        self._lines.leave(entry)
+        self._upgrades.leave(entry)
         entry.end()
 
     def look(self) -> None:
@@ -152,9 +155,18 @@ class Journal:
         if len(self._entries) >= self._max:
             self._give_up(self._oldest())
         self._numbered += 1
-        entry = Entry(self._numbered, peer_socket, self._revision, first=first)
+        entry = Entry(self._numbered, peer_socket, self._revision, self._grown, first=first)
         self._entries[entry.number] = entry
+        self._grown(entry, entry.size)
         return entry
+
+    def _grown(self, entry: Entry, size: int) -> None:
+        if entry.number not in self._entries:
+            # It was given up while it goes on.
+            return
+        self._bytes += size
+        while self._bytes > self._max_bytes and len(self._entries) > 1:
+            self._give_up(self._oldest())
 
     def _oldest(self) -> Entry:
         """The connection that ended first in line, or the first of all where none has."""
@@ -169,7 +181,8 @@ class Journal:
         self._remove(entry)
 
     def _remove(self, entry: Entry) -> None:
-        self._lines.leave(entry)
+        self._upgrades.leave(entry)
         self._bare_entries.pop(entry.socket_number, None)
-        self._entries.pop(entry.number, None)
+        if self._entries.pop(entry.number, None) is not None:
+            self._bytes -= entry.size
         self._gone.append((self._revision.advance(), entry.number))

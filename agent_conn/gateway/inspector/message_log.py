@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections import deque
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -12,6 +13,8 @@ MAX_RUNS = 200
 MAX_TRANSCRIPTS = 100
 MAX_TEXT = 2_000
 MAX_TYPE = 64
+RUN_BYTES = 300
+"""About how many bytes of memory a run takes."""
 # Above this a message whose type does not come first is not parsed for it.
 MAX_PARSED = 65_536
 
@@ -60,6 +63,8 @@ class MessageLog:
         self.transcripts: deque[TranscriptLine] = deque(maxlen=max_transcripts)
         self.messages_given_up: int = 0
         self.transcripts_given_up: int = 0
+        self.size: int = 0
+        """About how many bytes of memory it takes."""
         self._begun = 0
         self._lines = 0
         self._latest: dict[Direction, Run] = {}
@@ -82,6 +87,8 @@ class MessageLog:
     def _begin(self, run: Run) -> None:
         if len(self.runs) == self.runs.maxlen:
             self.messages_given_up += self.runs[0].count
+        else:
+            self.size += RUN_BYTES
         self.runs.append(run)
         self._latest[run.direction] = run
         self._begun += 1
@@ -94,9 +101,11 @@ class MessageLog:
             text = text[:MAX_TEXT] + "…"
         last = self.transcripts[-1] if self.transcripts else None
         if last is not None and not last.final and last.direction == direction:
-            self.transcripts.pop()
+            self.size -= sys.getsizeof(self.transcripts.pop().text)
         elif len(self.transcripts) == self.transcripts.maxlen:
             self.transcripts_given_up += 1
+            self.size -= sys.getsizeof(self.transcripts.popleft().text)
+        self.size += sys.getsizeof(text)
         self.transcripts.append(TranscriptLine(self._lines, direction, now, text, final))
         self._lines += 1
 

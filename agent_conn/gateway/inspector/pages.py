@@ -10,9 +10,10 @@ from typing import Any
 
 from aiohttp import hdrs, web
 
+from agent_conn._identity import is_printable_ascii
 from agent_conn.errors import ConfigurationError
 from agent_conn.gateway.faults.forms import describe_faults
-from agent_conn.gateway.faults.orders import FaultDesk, Inject
+from agent_conn.gateway.faults.injector import FaultInjector, Inject
 from agent_conn.gateway.inspector.access import SECURITY_HEADERS, Access, Refused
 from agent_conn.gateway.inspector.journal import MAX_CONNECTIONS, Journal
 from agent_conn.gateway.inspector.stream import Stream
@@ -39,7 +40,7 @@ class Inspector:
     `max_connections` connections are kept in memory.
 
     Raises:
-        ConfigurationError: `max_connections` is below 1.
+        ConfigurationError: `max_connections` is below 1, or `token` cannot be one.
     """
 
     token: str | None = field(default=None, repr=False)
@@ -47,8 +48,13 @@ class Inspector:
     max_connections: int = MAX_CONNECTIONS
 
     def __post_init__(self) -> None:
+        token = self.token
+        if token is not None and not (token.strip() and is_printable_ascii(token)):
+            raise ConfigurationError("inspector token must be printable ASCII, and not blank")
         if self.max_connections < 1:
-            raise ConfigurationError("max_connections must be at least 1")
+            raise ConfigurationError(
+                f"max_connections must be at least 1, got {self.max_connections}"
+            )
 
 
 class InspectorPages:
@@ -61,7 +67,7 @@ class InspectorPages:
     def __init__(self, inspector: Inspector, host: str, inject: Inject) -> None:
         self.journal: Journal = Journal(inspector.max_connections)
         self._access = Access(host, inspector.token, allow_remote=inspector.allow_remote)
-        self._desk = FaultDesk(self.journal, inject)
+        self._injector = FaultInjector(self.journal, inject)
         self._sockets: SocketTable | None = None
         self._files: dict[str, bytes] = {}
         self._closing = asyncio.Event()
@@ -86,15 +92,16 @@ class InspectorPages:
     def close(self) -> None:
         """End every page's events. Idempotent."""
         self._closing.set()
-        self._desk.close()
+        self._injector.close()
 
     def _guard(self, serve: Serve, *, public: bool = False) -> Serve:
         async def guarded(request: web.Request) -> web.StreamResponse:
             self._disregard(request)
             try:
                 self._access.check_host(request)
-                if request.method not in (hdrs.METH_GET, hdrs.METH_HEAD):
-                    self._access.check_origin(request)
+                # A link to the page may stand on any site.
+                if not (public and request.method in (hdrs.METH_GET, hdrs.METH_HEAD)):
+                    self._access.check_site(request)
                 if not public:
                     self._access.check_session(request)
                 response = await serve(request)
@@ -154,7 +161,7 @@ class InspectorPages:
         response.content_type = "text/event-stream"
         try:
             await response.prepare(request)
-            await Stream(self.journal, self._desk.pending).run(request, response, self._closing)
+            await Stream(self.journal, self._injector.pending).run(request, response, self._closing)
         except ConnectionError:
             # The page is gone.
             return response
@@ -169,11 +176,11 @@ class InspectorPages:
         return web.json_response(entry.details())
 
     async def _inject(self, request: web.Request) -> web.StreamResponse:
-        self._desk.inject(await _read_object(request))
+        self._injector.inject(await _read_object(request))
         return web.json_response({})
 
     async def _withdraw(self, request: web.Request) -> web.StreamResponse:
-        self._desk.withdraw(int(request.match_info["number"]))
+        self._injector.withdraw(int(request.match_info["number"]))
         return web.json_response({})
 
 

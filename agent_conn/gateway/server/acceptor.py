@@ -8,7 +8,8 @@ import socket
 import ssl
 from collections.abc import Callable
 
-from agent_conn.gateway.faults.kinds import Fault, FaultPlan, Reset, Stage, StallAtTLS
+from agent_conn.gateway.faults.kinds import Fault, Reset, Stage, StallAtTLS
+from agent_conn.gateway.faults.plan import FaultPlan
 from agent_conn.gateway.server.sockets import ObservedProtocol, PeerSocket, SocketTable
 
 READ_BYTES = 65_536
@@ -28,11 +29,13 @@ class Acceptor:
         plan: FaultPlan,
         make_protocol: Callable[[], asyncio.Protocol],
         context: ssl.SSLContext | None,
+        request_timeout: float | None,
     ) -> None:
         self._sockets = sockets
         self._plan = plan
         self._make_protocol = make_protocol
         self._context = context
+        self._request_timeout = request_timeout
         self._tasks: set[asyncio.Task[None]] = set()
 
     def accept(self, sock: socket.socket, peer: str) -> None:
@@ -93,6 +96,7 @@ class Acceptor:
                 lambda: ObservedProtocol(self._make_protocol(), entry, self._sockets),
                 entry.sock,
                 ssl=self._context,
+                ssl_handshake_timeout=self._request_timeout if self._context else None,
                 ssl_shutdown_timeout=TLS_SHUTDOWN_SECONDS if self._context else None,
             )
         except OSError as failure:

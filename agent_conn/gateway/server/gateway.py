@@ -13,24 +13,33 @@ from aiohttp import web
 
 from agent_conn._identity import DEFAULT_HEADER_NAMES, HeaderNames
 from agent_conn.errors import ConfigurationError, StateError
-from agent_conn.gateway.faults.kinds import Fault, FaultPlan, Injection, StallAtAccept
+from agent_conn.gateway.faults.kinds import Fault, StallAtAccept
+from agent_conn.gateway.faults.plan import FaultPlan, Injection
 from agent_conn.gateway.inspector.pages import Inspector, InspectorPages
 from agent_conn.gateway.server.acceptor import Acceptor
+from agent_conn.gateway.server.admission import Admission
 from agent_conn.gateway.server.certificates import make_contexts
 from agent_conn.gateway.server.handler import RequestHandler
 from agent_conn.gateway.server.handshakes import Handshake
+from agent_conn.gateway.server.hosts import HostNames
 from agent_conn.gateway.server.http_log import http_logger
 from agent_conn.gateway.server.listener import Listener, connectable
-from agent_conn.gateway.server.sockets import Changes, SocketTable
+from agent_conn.gateway.server.redaction import Redaction
+from agent_conn.gateway.server.settings import ServerSettings
+from agent_conn.gateway.server.sockets import Changes
 from agent_conn.gateway.server.tokens import BearerCheck
 from agent_conn.gateway.sessions.chat import ChatService, ScriptedChat
 from agent_conn.gateway.sessions.connection import Connection
+from agent_conn.gateway.sessions.decisions import ScriptedDecisions
+from agent_conn.gateway.sessions.services import Services
 from agent_conn.gateway.speech.engine import SpeechEngine
 from agent_conn.gateway.speech.scripted import ScriptedEngine
 
 GOODBYE_SECONDS = 0.2
 HANDLER_SECONDS = 0.2
 CLOSE_SECONDS = 0.3
+KEPT_ALIVE_SECONDS = 3600.0
+"""For how long an idle HTTP connection is kept where `request_timeout` is None."""
 DEFAULT_MAX_MSG_SIZE = 4 * 1024 * 1024
 
 log: logging.Logger = logging.getLogger("agent_conn.gateway")
@@ -39,73 +48,95 @@ log: logging.Logger = logging.getLogger("agent_conn.gateway")
 class Gateway:
     """An inference gateway that listens on this machine; single use.
 
-    It serves `GET /v1/stt` and `/v1/tts` in LiveKit's inference protocol through `engine`,
-    `POST /v1/chat/completions` in OpenAI's with `chat_replies` in turn, or without any by
-    repeating the user, and `/v1/echo`, which sends every message back. It opens to `token`, or
-    to inference tokens of `api_key` and `api_secret`; with neither to anyone. `heartbeat` is
-    the interval in seconds of its own pings, None for none. `max_msg_size` is in bytes, of a
-    websocket's message and of a chat request. `handshakes` holds the last `keep_handshakes`
-    requests, with None all. With `inspector` it serves a page that shows its connections. The
-    engine stays its owner's to close.
+    It serves `/v1/stt` and `/v1/tts` in LiveKit's inference protocol, `/v1/eot` and
+    `/v1/bargein` for end of turn and interruptions, `/v1/echo`, which sends every message back,
+    and the plain requests `/v1/chat/completions`, `/v1/decisions` and `/v1/models`. LiveKit's
+    other services are answered 501.
+
+    Args:
+        engine: Who hears and speaks; it stays its owner's to close. Default: a scripted one.
+        chat_replies: The answers of a chat, in turn; without any it repeats the user.
+        end_of_turn: The probability of every prediction that a turn has ended, 0 to 1.
+        interruption: The probability that speech over the agent is an interruption, 0 to 1.
+        host: What to listen on.
+        port: The port; 0 takes a free one.
+        tls: Serve TLS, with an authority made for this gateway; see `client_ssl`.
+        token: The gateway opens to this token alone.
+        api_key: It opens to inference tokens of this key and `api_secret`; without these and
+            `token`, to anyone.
+        api_secret: The secret of `api_key`.
+        check_host: Refuse requests whose Host header does not name this machine.
+        header_names: The headers that carry ids.
+        shown_headers: Headers that are recorded by value; of those that are not known to be
+            harmless the name alone is.
+        heartbeat: Seconds between pings of the gateway's own; None for none.
+        request_timeout: Seconds after which a connection without a whole request is closed,
+            and an idle one after its answer; None for an hour.
+        max_msg_size: Bytes of a websocket's message, and of a request's body.
+        keep_handshakes: How many requests `handshakes` holds; None for as many as fit into
+            24 MiB, which is also the limit of any other number.
+        inspector: Serve a page that shows the connections.
 
     Raises:
         ConfigurationError: an argument is wrong.
         ImportError: `api_key` needs PyJWT, and it is not installed.
     """
 
+    client_ssl: ssl.SSLContext | None = None
+    """A client's context that trusts this gateway alone; None without TLS, or before start."""
+    _server_ssl: ssl.SSLContext | None = None
+    _runner: web.AppRunner | None = None
+    _acceptor: Acceptor | None = None
+    _listener: Listener | None = None
+    _port: int | None = None
+
     def __init__(
         self,
         engine: SpeechEngine | None = None,
         *,
         chat_replies: Sequence[str] = (),
+        end_of_turn: float = 0.9,
+        interruption: float = 0.9,
         host: str = "127.0.0.1",
         port: int = 0,
         tls: bool = False,
         token: str | None = None,
         api_key: str | None = None,
         api_secret: str | None = None,
+        check_host: bool = False,
         header_names: HeaderNames = DEFAULT_HEADER_NAMES,
+        shown_headers: Sequence[str] = (),
         heartbeat: float | None = None,
+        request_timeout: float | None = 15.0,
         max_msg_size: int = DEFAULT_MAX_MSG_SIZE,
         keep_handshakes: int | None = None,
         inspector: Inspector | None = None,
     ) -> None:
-        if heartbeat is not None and not heartbeat > 0:
-            raise ConfigurationError("heartbeat must be positive, or None")
-        if keep_handshakes is not None and keep_handshakes < 0:
-            raise ConfigurationError("keep_handshakes must not be negative")
-        if not 0 <= port <= 65_535:
-            raise ConfigurationError("port must be 0 to 65535")
-        self.host = host
-        self.client_ssl: ssl.SSLContext | None = None
-        """A client's context that trusts this gateway alone; None without TLS, or before start."""
-        self._server_ssl: ssl.SSLContext | None = None
-        self._tls = tls
-        self._asked_port = port
-        self._max_msg_size = max_msg_size
-        self._changes = Changes()
-        self._plan = FaultPlan()
-        self._stalls: list[Injection] = []
-        self._pages = None if inspector is None else InspectorPages(inspector, host, self.inject)
-        journal = None if self._pages is None else self._pages.journal
-        self._sockets = SocketTable(self._changes, journal)
-        self._handler = RequestHandler(
-            engine=engine if engine is not None else ScriptedEngine(),
-            chat=ChatService(ScriptedChat(chat_replies)),
-            bearer=BearerCheck(token, api_key, api_secret),
+        self._settings = ServerSettings(
+            host=host,
+            port=port,
+            tls=tls,
             header_names=header_names,
-            plan=self._plan,
-            sockets=self._sockets,
-            changes=self._changes,
             heartbeat=heartbeat,
+            request_timeout=request_timeout,
             max_msg_size=max_msg_size,
             keep_handshakes=keep_handshakes,
-            journal=journal,
         )
-        self._runner: web.AppRunner | None = None
-        self._acceptor: Acceptor | None = None
-        self._listener: Listener | None = None
-        self._port: int | None = None
+        bearer = BearerCheck(token, api_key, api_secret)
+        self._services = _make_services(engine, chat_replies, end_of_turn, interruption)
+        self._changes, self._plan = Changes(), FaultPlan()
+        self._stalls: list[Injection] = []
+        self._pages = None if inspector is None else InspectorPages(inspector, host, self.inject)
+        self._handler = RequestHandler(
+            self._settings,
+            self._services,
+            Admission(bearer, HostNames(host) if check_host else None),
+            Redaction(header_names, shown_headers),
+            self._plan,
+            self._changes,
+            None if self._pages is None else self._pages.journal,
+        )
+        self._sockets = self._handler.sockets
 
     async def start(self) -> None:
         """Listen and serve.
@@ -117,16 +148,9 @@ class Gateway:
         """
         if self._runner is not None or self._port is not None:
             raise StateError("a gateway is started once")
-        app = web.Application(client_max_size=self._max_msg_size)
-        if self._pages is not None:
-            self._pages.add_to(app.router, self._sockets)
-        # A path may hold a line break, which a dot does not match.
-        app.router.add_route("*", r"/{path:[\s\S]*}", self._handler.handle)
-        self._runner = web.AppRunner(
-            app, access_log=None, logger=http_logger, shutdown_timeout=HANDLER_SECONDS
-        )
+        self._runner = self._make_runner()
         try:
-            if self._tls:
+            if self._settings.tls:
                 # Keys and certificates go through files.
                 self._server_ssl, self.client_ssl = await asyncio.to_thread(
                     make_contexts, connectable(self.host)
@@ -135,9 +159,15 @@ class Gateway:
                 await self._pages.load()
             await self._runner.setup()
             self._acceptor = Acceptor(
-                self._sockets, self._plan, _protocol_factory(self._runner), self._server_ssl
+                self._sockets,
+                self._plan,
+                _protocol_factory(self._runner),
+                self._server_ssl,
+                self._settings.request_timeout,
             )
-            self._listener = await Listener.open(self.host, self._asked_port, self._acceptor.accept)
+            self._listener = await Listener.open(
+                self.host, self._settings.port, self._acceptor.accept
+            )
             self._port = self._listener.port
         except BaseException:
             await self.aclose()
@@ -177,6 +207,11 @@ class Gateway:
         await self.aclose()
 
     @property
+    def host(self) -> str:
+        """What it was told to listen on."""
+        return self._settings.host
+
+    @property
     def port(self) -> int:
         """The port that is listened on.
 
@@ -190,7 +225,7 @@ class Gateway:
     @property
     def base_url(self) -> str:
         """What LiveKit's clients take as `base_url`: ``http(s)://host:port/v1``."""
-        return f"{'https' if self._tls else 'http'}://{self._authority()}/v1"
+        return f"{'https' if self._settings.tls else 'http'}://{self._authority()}/v1"
 
     @property
     def inspector_url(self) -> str:
@@ -201,20 +236,20 @@ class Gateway:
         """
         if self._pages is None:
             raise StateError("the gateway was made without an inspector")
-        return f"{'https' if self._tls else 'http'}://{self._authority()}/"
+        return f"{'https' if self._settings.tls else 'http'}://{self._authority()}/"
 
     def url(self, path: str = "/v1/stt") -> str:
         """Return the websocket URL of `path`, which may have a query."""
-        return f"{'wss' if self._tls else 'ws'}://{self._authority()}{path}"
+        return f"{'wss' if self._settings.tls else 'ws'}://{self._authority()}{path}"
 
     @property
     def engine(self) -> SpeechEngine:
         """Who hears and speaks; another one serves the sessions that begin after it was set."""
-        return self._handler.engine
+        return self._services.engine
 
     @engine.setter
     def engine(self, engine: SpeechEngine) -> None:
-        self._handler.engine = engine
+        self._services.engine = engine
 
     @property
     def handshakes(self) -> list[Handshake]:
@@ -286,6 +321,21 @@ class Gateway:
             lambda: f"open sockets: {self._sockets.describe()}",
         )
 
+    def _make_runner(self) -> web.AppRunner:
+        app = web.Application(client_max_size=self._settings.max_msg_size)
+        if self._pages is not None:
+            self._pages.add_to(app.router, self._sockets)
+        app.on_response_prepare.append(self._handler.name_request)
+        # A path may hold a line break, which a dot does not match.
+        app.router.add_route("*", r"/{path:[\s\S]*}", self._handler.handle)
+        return web.AppRunner(
+            app,
+            access_log=None,
+            logger=http_logger,
+            shutdown_timeout=HANDLER_SECONDS,
+            keepalive_timeout=self._settings.request_timeout or KEPT_ALIVE_SECONDS,
+        )
+
     def _authority(self) -> str:
         host = connectable(self.host)
         return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
@@ -314,6 +364,21 @@ class Gateway:
             await self.wait_idle(CLOSE_SECONDS)
         except TimeoutError:
             log.warning("gateway.sockets_left", extra={"sockets": self._sockets.describe()})
+
+
+def _make_services(
+    engine: SpeechEngine | None,
+    chat_replies: Sequence[str],
+    end_of_turn: float,
+    interruption: float,
+) -> Services:
+    return Services(
+        engine=engine if engine is not None else ScriptedEngine(),
+        chat=ChatService(ScriptedChat(chat_replies)),
+        decisions=ScriptedDecisions(),
+        end_of_turn=end_of_turn,
+        interruption=interruption,
+    )
 
 
 def _protocol_factory(runner: web.AppRunner) -> Callable[[], asyncio.Protocol]:

@@ -5,28 +5,31 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections import deque
 from http import HTTPStatus
 
 from aiohttp import hdrs, web
 
-from agent_conn._identity import HeaderNames
 from agent_conn.gateway.faults.answers import answer_badly, unasked_headers
-from agent_conn.gateway.faults.kinds import Fault, FaultPlan, OpenFault, Stage
+from agent_conn.gateway.faults.kinds import Fault, OpenFault, Stage
+from agent_conn.gateway.faults.plan import FaultPlan
 from agent_conn.gateway.inspector.entry import Entry
 from agent_conn.gateway.inspector.journal import Journal
-from agent_conn.gateway.server.handshakes import Handshake, read_identity, redact_headers
+from agent_conn.gateway.server.admission import Admission, refuse
+from agent_conn.gateway.server.handshakes import (
+    REQUEST_ID,
+    Handshake,
+    RecentHandshakes,
+    read_identity,
+)
+from agent_conn.gateway.server.redaction import Redaction, shown_subprotocols
+from agent_conn.gateway.server.settings import ServerSettings
 from agent_conn.gateway.server.sockets import Changes, PeerSocket, SocketTable
-from agent_conn.gateway.server.tokens import BearerCheck, InvalidToken
-from agent_conn.gateway.sessions.chat import CHAT_PATH, ChatService
 from agent_conn.gateway.sessions.connection import Connection
-from agent_conn.gateway.sessions.stt import SttSession
-from agent_conn.gateway.sessions.tts import TtsSession
-from agent_conn.gateway.speech.engine import SpeechEngine
+from agent_conn.gateway.sessions.services import NOT_IMPLEMENTED, WEBSOCKETS, Services
 
-SERVICES = ("/v1/stt", "/v1/tts", "/v1/echo", CHAT_PATH)
 CLOSE_SECONDS = 1.0
 CANCELS = 2
+HANDSHAKE: web.RequestKey[Handshake] = web.RequestKey("handshake", Handshake)
 
 log: logging.Logger = logging.getLogger("agent_conn.gateway")
 
@@ -36,30 +39,23 @@ class RequestHandler:
 
     def __init__(
         self,
-        *,
-        engine: SpeechEngine,
-        chat: ChatService,
-        bearer: BearerCheck,
-        header_names: HeaderNames,
+        settings: ServerSettings,
+        services: Services,
+        admission: Admission,
+        redaction: Redaction,
         plan: FaultPlan,
-        sockets: SocketTable,
         changes: Changes,
-        heartbeat: float | None,
-        max_msg_size: int,
-        keep_handshakes: int | None,
-        journal: Journal | None = None,
+        journal: Journal | None,
     ) -> None:
-        self.handshakes: deque[Handshake] = deque(maxlen=keep_handshakes)
+        self.handshakes = RecentHandshakes(settings.keep_handshakes)
         self.connections: list[Connection] = []
-        self.engine = engine
-        self._chat = chat
-        self._bearer = bearer
-        self._header_names = header_names
+        self.sockets = SocketTable(changes, settings.request_timeout, journal)
+        self._settings = settings
+        self._services = services
+        self._admission = admission
+        self._redaction = redaction
         self._plan = plan
-        self._sockets = sockets
         self._changes = changes
-        self._heartbeat = heartbeat
-        self._max_msg_size = max_msg_size
         self._journal = journal
         self._tasks: set[asyncio.Task[object]] = set()
 
@@ -78,6 +74,11 @@ class RequestHandler:
                 self._tasks.discard(task)
             self._changes.notify()
 
+    async def name_request(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Put the request's id on the answer, whatever it is."""
+        if (handshake := request.get(HANDSHAKE)) is not None:
+            response.headers.setdefault(REQUEST_ID, handshake.request_id)
+
     async def aclose(self, timeout: float) -> None:
         """Give the handlers `timeout` seconds to see that their sockets are gone, then cancel.
 
@@ -94,9 +95,10 @@ class RequestHandler:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         transport = request.transport
-        peer_socket = self._sockets.of(transport)
+        peer_socket = self.sockets.of(transport)
         if transport is None or peer_socket is None:
             raise ConnectionResetError("the peer left before its request was served")
+        peer_socket.stop_expecting()
         handshake = self._record(request, peer_socket)
         if self._journal is None:
             return await self._respond(request, transport, peer_socket, handshake, None)
@@ -114,21 +116,23 @@ class RequestHandler:
         handshake: Handshake,
         entry: Entry | None,
     ) -> web.StreamResponse:
-        fault = self._plan.take(Stage.REQUEST)
+        response: web.StreamResponse | None = self._admission.refuse_host(request)
+        fault = None
+        if response is None:
+            fault = self._plan.take(Stage.REQUEST, len(self.connections))
         if entry is not None and fault is not None:
             entry.struck(fault)
-        response: web.StreamResponse | None = await answer_badly(
-            fault, transport, peer_socket, handshake
-        )
+        if response is None:
+            response = await answer_badly(fault, transport, peer_socket, handshake)
         if peer_socket.closed.is_set():
             raise ConnectionResetError("the peer left")
         if response is None:
-            response = self._refusal(request)
-        if response is None and request.path == CHAT_PATH:
-            response = await self._chat.answer(request, peer_socket, handshake, fault)
+            response = self._refusal(request, peer_socket)
+        if response is None:
+            response = await self._services.answer(request, peer_socket, handshake, fault)
         if response is not None:
             handshake.answer(response.status, asyncio.get_running_loop().time())
-            log.info("gateway.request_answered", extra=_facts(handshake))
+            _log_answer(handshake)
             return response
         return await self._open(request, transport, peer_socket, handshake, fault, entry)
 
@@ -137,28 +141,30 @@ class RequestHandler:
         handshake = Handshake(
             path=request.path,
             model=request.query.get("model"),
-            headers=redact_headers(request.headers),
-            identity=read_identity(request.headers, self._header_names),
-            session_id=request.headers.get(self._header_names.session_id or ""),
+            headers=self._redaction.headers(request.headers),
+            identity=read_identity(request.headers, self._settings.header_names),
+            session_id=request.headers.get(self._settings.header_names.session_id or ""),
+            request_id=f"request_{uuid.uuid4().hex}",
             socket_number=peer_socket.number,
             accepted_at=peer_socket.accepted_at,
             secured_at=peer_socket.secured_at,
             request_at=asyncio.get_running_loop().time(),
-            subprotocols=tuple(name.strip() for name in asked.split(",") if name.strip()),
+            subprotocols=shown_subprotocols(asked),
         )
         self.handshakes.append(handshake)
+        request[HANDSHAKE] = handshake
         self._changes.notify()
         return handshake
 
-    def _refusal(self, request: web.Request) -> web.Response | None:
-        if request.path not in SERVICES:
-            return _refuse(HTTPStatus.NOT_FOUND, "no such service")
-        try:
-            self._bearer.check(request.headers.get(hdrs.AUTHORIZATION))
-        except InvalidToken as refused:
-            return _refuse(HTTPStatus.UNAUTHORIZED, str(refused))
-        if request.path != CHAT_PATH and not web.WebSocketResponse().can_prepare(request):
-            response = _refuse(HTTPStatus.UPGRADE_REQUIRED, "a websocket is served here")
+    def _refusal(self, request: web.Request, peer_socket: PeerSocket) -> web.Response | None:
+        if not self._services.knows(request.path):
+            return refuse(HTTPStatus.NOT_FOUND, "no such service")
+        if (refused := self._admission.refuse_token(request, peer_socket)) is not None:
+            return refused
+        if request.path in NOT_IMPLEMENTED:
+            return refuse(HTTPStatus.NOT_IMPLEMENTED, "this gateway does not have this service")
+        if request.path in WEBSOCKETS and not web.WebSocketResponse().can_prepare(request):
+            response = refuse(HTTPStatus.UPGRADE_REQUIRED, "a websocket is served here")
             response.headers[hdrs.UPGRADE] = "websocket"
             return response
         return None
@@ -175,9 +181,9 @@ class RequestHandler:
         ws = web.WebSocketResponse(
             autoclose=False,
             autoping=False,
-            heartbeat=self._heartbeat,
+            heartbeat=self._settings.heartbeat,
             timeout=CLOSE_SECONDS,
-            max_msg_size=self._max_msg_size,
+            max_msg_size=self._settings.max_msg_size,
         )
         ws.headers.update(unasked_headers(fault))
         await ws.prepare(request)
@@ -192,22 +198,20 @@ class RequestHandler:
         try:
             if isinstance(fault, OpenFault):
                 await connection.begin_with(fault)
-            await self._serve(connection)
+            session_id = handshake.session_id or uuid.uuid4().hex
+            await self._services.serve(connection, session_id)
         finally:
             self.connections.remove(connection)
             log.info("gateway.connection_closed", extra=_end_of(connection))
             await connection.aclose()
         return ws
 
-    async def _serve(self, connection: Connection) -> None:
-        session_id = connection.handshake.session_id or uuid.uuid4().hex
-        if connection.path == "/v1/stt":
-            await SttSession(connection, self.engine, session_id).run()
-        elif connection.path == "/v1/tts":
-            await TtsSession(connection, self.engine, session_id).run()
-        else:
-            async for message in connection:
-                await connection.send(message)
+
+def _log_answer(handshake: Handshake) -> None:
+    if handshake.status == HTTPStatus.NOT_IMPLEMENTED:
+        log.warning("gateway.not_implemented", extra=_facts(handshake))
+    else:
+        log.info("gateway.request_answered", extra=_facts(handshake))
 
 
 def _facts(handshake: Handshake) -> dict[str, object]:
@@ -221,6 +225,7 @@ def _facts(handshake: Handshake) -> dict[str, object]:
         "room_id": handshake.identity.room_id,
         "agent_id": handshake.identity.agent_id,
         "session_id": handshake.session_id,
+        "request_id": handshake.request_id,
     }
 
 
@@ -234,9 +239,3 @@ def _end_of(connection: Connection) -> dict[str, object]:
         "bytes_received": connection.bytes_received,
         "bytes_sent": connection.bytes_sent,
     }
-
-
-def _refuse(status: HTTPStatus, message: str) -> web.Response:
-    return web.json_response(
-        {"type": "error", "message": message, "code": status.value}, status=status
-    )

@@ -1,25 +1,22 @@
-"""The record of one websocket handshake, as the gateway saw it, without credentials."""
+"""The record of one request, as the gateway saw it, without credentials; and the last of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import sys
+from collections import deque
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDict
 
 from agent_conn._identity import AgentIdentity, AttributionLevel, HeaderNames
 
-REDACTED = "<redacted>"
-SECRET_HEADERS = frozenset(
-    {
-        "authorization",
-        "proxy-authorization",
-        "cookie",
-        "api-key",
-        "x-api-key",
-        "x-livekit-worker-token",
-    }
-)
+REQUEST_ID = "X-LiveKit-Request-Id"
+MAX_BYTES = 24 * 1024 * 1024
+# Measured: a handshake of short headers, and what a header takes beside its texts.
+HANDSHAKE_BYTES = 1_500
+HEADER_BYTES = 100
 
 
 @dataclass(slots=True)
@@ -33,10 +30,13 @@ class Handshake:
     """The path without its query."""
     model: str | None
     """The `model` of the query."""
-    headers: CIMultiDictProxy[str]
-    """The request's headers, by name in any case; a credential's value is `<redacted>`."""
+    headers: CIMultiDict[str]
+    """The request's headers, by name in any case; a value that is not known as harmless is
+    `<redacted>`."""
     identity: AgentIdentity
     session_id: str | None
+    request_id: str
+    """Names the request in every answer, as `X-LiveKit-Request-Id`."""
     socket_number: int
     """Which accepted TCP connection it came on, counted from 1."""
     accepted_at: float
@@ -46,7 +46,7 @@ class Handshake:
     request_at: float
     """When the request's head had been read."""
     subprotocols: tuple[str, ...] = ()
-    """The subprotocols that were asked for."""
+    """The subprotocols that were asked for; one that may be a token is `<redacted>`."""
     status: int | None = field(default=None)
     """The HTTP status that was answered; None while or where none was."""
     answered_at: float | None = field(default=None)
@@ -69,14 +69,36 @@ class Handshake:
             self.answered_at = now
 
 
-def redact_headers(headers: Mapping[str, str]) -> CIMultiDictProxy[str]:
-    """Return a read-only copy in which the values of credentials are replaced."""
-    return CIMultiDictProxy(
-        CIMultiDict(
-            # aiohttp 3.14.0 hands on the space after a value, which is no part of it.
-            (name, REDACTED if name.lower() in SECRET_HEADERS else value.rstrip(" \t"))
-            for name, value in headers.items()
-        )
+class RecentHandshakes:
+    """The last handshakes: at most `most`, None for any number, and at most `max_bytes`."""
+
+    def __init__(self, most: int | None, max_bytes: int = MAX_BYTES) -> None:
+        self._most = math.inf if most is None else most
+        self._max_bytes = max_bytes
+        self._kept: deque[tuple[Handshake, int]] = deque()
+        self._bytes = 0
+
+    def __iter__(self) -> Iterator[Handshake]:
+        return (handshake for handshake, _ in self._kept)
+
+    def append(self, handshake: Handshake) -> None:
+        """Keep one more, and give up the first ones if there is no room for it."""
+        size = size_of(handshake)
+        self._kept.append((handshake, size))
+        self._bytes += size
+        while self._bytes > self._max_bytes or len(self._kept) > self._most:
+            self._bytes -= self._kept.popleft()[1]
+
+
+def size_of(handshake: Handshake) -> int:
+    """Return about how many bytes of memory `handshake` takes."""
+    texts = [handshake.path, handshake.model or "", handshake.session_id or ""]
+    texts += [text for item in handshake.headers.items() for text in item]
+    texts += handshake.subprotocols
+    return (
+        HANDSHAKE_BYTES
+        + HEADER_BYTES * len(handshake.headers)
+        + sum(sys.getsizeof(text) for text in texts)
     )
 
 

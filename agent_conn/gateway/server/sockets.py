@@ -6,7 +6,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Protocol, cast
 
 LINGER_AND_RESET = struct.pack("ii", 1, 0)
 
@@ -55,6 +55,22 @@ class PeerSocket:
         self.phase = "accepted"
         self.transport: asyncio.Transport | None = None
         self.closed: asyncio.Event = asyncio.Event()
+        self._silence: asyncio.TimerHandle | None = None
+
+    @property
+    def host(self) -> str:
+        """The peer's address without its port."""
+        return self.peer.rpartition(":")[0]
+
+    def expect_request(self, deadline: float) -> None:
+        """Abort at `deadline` unless a request has come by then."""
+        self._silence = asyncio.get_running_loop().call_at(deadline, self.abort)
+
+    def stop_expecting(self) -> None:
+        """A request has come, or none can come any more. Idempotent."""
+        if self._silence is not None:
+            self._silence.cancel()
+            self._silence = None
 
     def __str__(self) -> str:
         return f"#{self.number} from {self.peer} ({self.phase})"
@@ -90,8 +106,14 @@ class SocketObserver(Protocol):
 class SocketTable:
     """Every accepted socket that is not closed yet."""
 
-    def __init__(self, changes: Changes, observer: SocketObserver | None = None) -> None:
+    def __init__(
+        self,
+        changes: Changes,
+        request_timeout: float | None,
+        observer: SocketObserver | None = None,
+    ) -> None:
         self.accepted: int = 0
+        self._request_timeout = request_timeout
         self._changes = changes
         self._observer = observer
         self._open: dict[int, PeerSocket] = {}
@@ -118,6 +140,8 @@ class SocketTable:
         entry.transport = transport
         entry.secured_at = now
         entry.phase = "http"
+        if self._request_timeout is not None:
+            entry.expect_request(entry.accepted_at + self._request_timeout)
         self._by_transport[transport] = entry
         self._changes.notify()
 
@@ -127,6 +151,7 @@ class SocketTable:
 
     def remove(self, entry: PeerSocket) -> None:
         """Note that the socket is closed. Idempotent."""
+        entry.stop_expecting()
         if entry.transport is not None:
             self._by_transport.pop(entry.transport, None)
         self._open.pop(entry.number, None)
@@ -150,9 +175,9 @@ class ObservedProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Attach the transport to its socket's entry."""
-        if isinstance(transport, asyncio.Transport):
-            now = asyncio.get_running_loop().time()
-            self._table.attach(self._entry, transport, now)
+        now = asyncio.get_running_loop().time()
+        # A stream's transport is one whatever its class says: uvloop's plain one derives from none.
+        self._table.attach(self._entry, cast("asyncio.Transport", transport), now)
         self._inner.connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -13,10 +13,16 @@ from types import ModuleType
 from agent_conn.errors import ConfigurationError
 
 ALGORITHM = "HS256"
+LEEWAY_SECONDS = 60
+"""How far the clocks of the two sides may differ, as in LiveKit's own verifier."""
 
 
 class InvalidToken(Exception):
     """A token was refused; the text says why and holds nothing of the token."""
+
+
+class WrongToken(InvalidToken):
+    """A token that somebody may have guessed: it is another, or signed with another secret."""
 
 
 def mint_token(api_key: str, api_secret: str, *, ttl: float = 600.0) -> str:
@@ -59,11 +65,13 @@ def verify_token(token: str, api_key: str, api_secret: str) -> None:
                 api_secret,
                 algorithms=[ALGORITHM],
                 issuer=api_key,
+                leeway=LEEWAY_SECONDS,
                 options={"require": ["iss", "exp"]},
             )
     except jwt.InvalidTokenError as refused:
+        wrong = WrongToken if isinstance(refused, jwt.InvalidSignatureError) else InvalidToken
         # PyJWT's texts may quote a claim.
-        raise InvalidToken(f"token refused: {type(refused).__name__}") from None
+        raise wrong(f"token refused: {type(refused).__name__}") from None
     grants = claims.get("inference")
     if not isinstance(grants, dict) or grants.get("perform") is not True:
         raise InvalidToken("token refused: no inference grant")
@@ -101,13 +109,18 @@ class BearerCheck:
         self._api_key = api_key
         self._api_secret = api_secret
 
+    @property
+    def needed(self) -> bool:
+        """Whether a request needs a token."""
+        return self._token is not None or self._api_key is not None
+
     def check(self, authorization: str | None) -> None:
         """Check the header's value, None where there is no header.
 
         Raises:
             InvalidToken: the request is to be refused.
         """
-        if self._token is None and self._api_key is None:
+        if not self.needed:
             return
         scheme, _, credential = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not credential:
@@ -115,7 +128,7 @@ class BearerCheck:
         if self._token is not None:
             given, expected = credential.strip(), self._token
             if not hmac.compare_digest(_bytes(given), _bytes(expected)):
-                raise InvalidToken("token refused")
+                raise WrongToken("token refused")
         elif self._api_key is not None and self._api_secret is not None:
             verify_token(credential.strip(), self._api_key, self._api_secret)
 

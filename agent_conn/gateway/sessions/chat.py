@@ -15,9 +15,11 @@ from itertools import cycle
 from aiohttp import hdrs, web
 
 from agent_conn.errors import ConfigurationError
-from agent_conn.gateway.faults.kinds import DropAfter, Fault, GoSilent, Reset
+from agent_conn.gateway.faults.answers import cut_short
+from agent_conn.gateway.faults.kinds import Fault
 from agent_conn.gateway.server.handshakes import Handshake
 from agent_conn.gateway.server.sockets import PeerSocket
+from agent_conn.gateway.sessions.body import BodyMissing, read_body
 from agent_conn.gateway.sessions.protocol import JsonObject
 
 CHAT_PATH = "/v1/chat/completions"
@@ -126,15 +128,15 @@ class ChatService:
             refused.headers[hdrs.ALLOW] = hdrs.METH_POST
             return refused
         try:
-            asked = parse_chat_request(await request.read())
+            asked = parse_chat_request(await read_body(request))
         except BadRequest as mistake:
             return _error(HTTPStatus.BAD_REQUEST, str(mistake), mistake.parameter)
-        except web.HTTPRequestEntityTooLarge:
-            return _error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too large")
+        except BodyMissing as missing:
+            return _error(HTTPStatus(missing.status), str(missing))
         handshake.model = asked.model
         reply = self._script.reply_to(asked.messages)
         if not asked.stream:
-            await _strike(fault, peer_socket)
+            await cut_short(fault, peer_socket)
             return web.json_response(_completion(asked, reply))
         response = web.StreamResponse(headers={hdrs.CACHE_CONTROL: "no-cache"})
         response.content_type = "text/event-stream"
@@ -142,24 +144,10 @@ class ChatService:
         handshake.answer(HTTPStatus.OK, asyncio.get_running_loop().time())
         for chunk in _chunks(asked, reply):
             await response.write(f"data: {json.dumps(chunk)}\n\n".encode())
-            await _strike(fault, peer_socket)
+            await cut_short(fault, peer_socket)
         await response.write(b"data: [DONE]\n\n")
         await response.write_eof()
         return response
-
-
-async def _strike(fault: Fault | None, peer_socket: PeerSocket) -> None:
-    match fault:
-        case Reset() | DropAfter(reset=True):
-            peer_socket.reset()
-        case DropAfter() if peer_socket.transport is not None:
-            peer_socket.transport.close()
-        case GoSilent():
-            pass
-        case _:
-            return
-    await peer_socket.closed.wait()
-    raise ConnectionResetError("the connection ended by a fault")
 
 
 def _completion(asked: ChatRequest, reply: str) -> JsonObject:

@@ -17,9 +17,11 @@ from agent_conn.gateway.faults.kinds import (
     DropAfter,
     Fault,
     GoSilent,
+    IdleTimeout,
     IgnoreClose,
     OpenFault,
     Reset,
+    SessionLimit,
     StopReading,
     messages_before,
 )
@@ -77,6 +79,7 @@ class Connection:
         self._reading_stopped = False
         self._close_ignored = False
         self._close_sent: int | None = None
+        self._heard = asyncio.Event()
 
     @property
     def path(self) -> str:
@@ -228,6 +231,8 @@ class Connection:
             case IgnoreClose(interval=interval):
                 self._close_ignored = True
                 self._start(self._send_noise(interval), "noise")
+            case IdleTimeout() | SessionLimit():
+                self._start(self._close_in_time(fault), "limit")
 
     async def _send_close(self, code: int, reason: bytes) -> None:
         # The answer to it may carry another code.
@@ -243,6 +248,18 @@ class Connection:
             return
         code = message.data if message.data and message.data not in UNSENDABLE_CODES else 1000
         await self._ws.close(code=code, drain=False)
+
+    async def _close_in_time(self, fault: IdleTimeout | SessionLimit) -> None:
+        clock = asyncio.get_running_loop().time
+        try:
+            async with asyncio.timeout(fault.seconds) as limit:
+                while True:
+                    self._heard.clear()
+                    await self._heard.wait()
+                    if isinstance(fault, IdleTimeout):
+                        limit.reschedule(clock() + fault.seconds)
+        except TimeoutError:
+            await self._send_close(fault.code, fault.reason.encode())
 
     async def _send_noise(self, interval: float) -> None:
         while not self._socket.closed.is_set():
@@ -270,6 +287,7 @@ class Connection:
         size = _payload_length(data)
         self.messages_received += 1
         self.bytes_received += size
+        self._heard.set()
         if self._watcher is not None:
             self._watcher.received(data, size)
         self._changes.notify()

@@ -20,6 +20,10 @@ from agent_conn.gateway.speech.engine import Transcript, Word
 CHUNK_SECONDS = 0.05
 """Length of one audio message, in seconds."""
 
+BAD_MESSAGE = 400
+ENGINE_FAILED = 500
+"""Codes of an `error`, after HTTP's."""
+
 BYTES_PER_SAMPLE = 2
 ENCODING = "pcm_s16le"
 MIN_SAMPLE_RATE = 8_000
@@ -186,16 +190,26 @@ def parse_client_message(text: str | bytes, kind: Kind) -> ClientMessage:
     Raises:
         ProtocolError: the text is no JSON object, or a field is missing or of a wrong type.
     """
+    message = parse_object(text)
+    name = _text(message, "type")
+    if kind is Kind.STT:
+        return _parse_stt(name, message)
+    return _parse_tts(name, message)
+
+
+def parse_object(text: str | bytes) -> JsonObject:
+    """Read a JSON object.
+
+    Raises:
+        ProtocolError: the text is not one.
+    """
     try:
         message = json.loads(text)
     except (ValueError, RecursionError):
         raise ProtocolError("the message is not JSON") from None
     if not isinstance(message, dict):
         raise ProtocolError("the message is not a JSON object")
-    name = _text(message, "type")
-    if kind is Kind.STT:
-        return _parse_stt(name, message)
-    return _parse_tts(name, message)
+    return message
 
 
 def _parse_stt(name: str, message: JsonObject) -> ClientMessage:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import re
 from collections.abc import Iterable
+
+from aiohttp import hdrs
 
 from agent_conn.gateway.sessions.connection import Connection
 from agent_conn.gateway.sessions.protocol import (
+    BAD_MESSAGE,
+    ENGINE_FAILED,
     ClientMessage,
     InputAudio,
     Kind,
@@ -21,6 +27,7 @@ from agent_conn.gateway.sessions.protocol import (
     session_created,
     session_finalized,
     start_of_speech,
+    to_json,
     transcript_message,
 )
 from agent_conn.gateway.speech.engine import (
@@ -31,8 +38,9 @@ from agent_conn.gateway.speech.engine import (
     Transcript,
 )
 
-BAD_MESSAGE = 400
-ENGINE_FAILED = 500
+# These end their input by a session.finalize, and then wait for the gateway to close.
+FINALIZING_CLIENT = re.compile(r"LiveKit Agents/1\.8\.[0-3]\b")
+QUIET_SECONDS = 0.5
 
 log: logging.Logger = logging.getLogger("agent_conn.gateway")
 
@@ -47,6 +55,9 @@ class SttSession:
         self._created: SttCreate | None = None
         self._recognizer: Recognizer | None = None
         self._in_speech = False
+        self._finalized = False
+        user_agent = connection.handshake.headers.get(hdrs.USER_AGENT, "")
+        self._ends_by_finalize = FINALIZING_CLIENT.match(user_agent) is not None
 
     async def run(self) -> None:
         """Serve the session until either side ends it.
@@ -55,12 +66,22 @@ class SttSession:
             ConnectionError: the peer went away while something was sent.
         """
         try:
-            async for text in self._connection:
+            while (text := await self._next_message()) is not None:
                 if not await self._serve(text):
                     await self._connection.close()
                     return
         finally:
             await self._release()
+
+    async def _next_message(self) -> str | bytes | None:
+        # A finalize may also end one turn of many: then more audio follows soon.
+        quiet = QUIET_SECONDS if self._ends_by_finalize and self._finalized else None
+        self._finalized = False
+        try:
+            async with asyncio.timeout(quiet):
+                return await self._connection.receive()
+        except TimeoutError:
+            return to_json(SessionClose())
 
     async def _serve(self, text: str | bytes) -> bool:
         try:
@@ -85,6 +106,7 @@ class SttSession:
             case SessionFinalize():
                 await self._send_transcripts(await self._listen().finalize())
                 await self._connection.send_json(session_finalized(self._session_id))
+                self._finalized = True
             case SessionUpdate(language=language):
                 await self._change_language(language)
             case SessionClose():

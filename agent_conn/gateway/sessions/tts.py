@@ -8,6 +8,8 @@ from contextlib import aclosing
 
 from agent_conn.gateway.sessions.connection import Connection
 from agent_conn.gateway.sessions.protocol import (
+    BAD_MESSAGE,
+    ENGINE_FAILED,
     ClientMessage,
     InputTranscript,
     Kind,
@@ -24,7 +26,6 @@ from agent_conn.gateway.sessions.protocol import (
     session_created,
     split_audio,
 )
-from agent_conn.gateway.sessions.stt import BAD_MESSAGE, ENGINE_FAILED
 from agent_conn.gateway.speech.engine import SpeechEngine, SpeechFailed, SpeechUnavailable
 
 log: logging.Logger = logging.getLogger("agent_conn.gateway")

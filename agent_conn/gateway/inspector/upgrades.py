@@ -17,8 +17,8 @@ from agent_conn.gateway.inspector.entry import Entry
 _Key: TypeAlias = tuple[str | None, ...]
 
 
-class Lines:
-    """Joins each connection that opens to the line that it goes on with."""
+class UpgradeChains:
+    """Joins each connection that opens to the one that it takes over from."""
 
     def __init__(self) -> None:
         self._open: dict[_Key, dict[int, Entry]] = {}

@@ -1,14 +1,11 @@
-"""When each step of one dial began and ended, by what aiohttp and asyncio tell in public."""
+"""When each step of one dial began and ended, by what aiohttp and asyncio ask for in public."""
 
 from __future__ import annotations
 
 import socket
 import ssl
 from collections.abc import Callable, Sequence
-from types import SimpleNamespace
 from typing import Any
-
-import aiohttp
 
 from agent_conn.cli.probe.findings import Step
 from agent_conn.cli.probe.tls import TlsWatch
@@ -16,10 +13,10 @@ from agent_conn.cli.probe.tls import TlsWatch
 AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
 
 
-class Marks:
+class StepTimes:
     """The beginnings and ends, of the loop's clock.
 
-    DNS is from its trace hooks; there is none for an address. TCP begins with the first socket
+    DNS is from the resolver; there is none for an address. TCP begins with the first socket
     that the connector asks for, over all addresses tried. It ends, and TLS begins, with the
     first step of the TLS handshake; without TLS the end of aiohttp's dial ends it.
     """
@@ -34,20 +31,25 @@ class Marks:
         if context is not None:
             self.tls = TlsWatch(context, began=self._tls_began, ended=lambda: self._end(Step.TLS))
 
-    def trace_config(self) -> aiohttp.TraceConfig:
-        """What tells aiohttp to call back."""
-        config = aiohttp.TraceConfig()
-        config.on_dns_resolvehost_start.append(self._on_dns_start)
-        config.on_dns_resolvehost_end.append(self._on_dns_end)
-        config.on_connection_create_end.append(self._on_connected)
-        return config
-
     def make_socket(self, info: AddressInfo) -> socket.socket:
         """A socket for `info`; the connector asks for one for each address that it tries."""
         family, kind, protocol, _, address = info
         self.began.setdefault(Step.TCP, self._clock())
         self.peers.append((str(address[0]), int(address[1])))
         return socket.socket(family, kind, protocol)
+
+    def resolving(self) -> None:
+        """A name is looked up."""
+        self.began.setdefault(Step.DNS, self._clock())
+
+    def resolved(self) -> None:
+        """A name was looked up, and found."""
+        self._end(Step.DNS)
+
+    def connected(self) -> None:
+        """The connector has given a connection, TLS included. Idempotent."""
+        self._end(Step.TCP)
+        self.began.setdefault(Step.UPGRADE, self._clock())
 
     def answered(self, after: float | None) -> None:
         """Note that the answer to the request came `after` seconds, None for none."""
@@ -67,31 +69,6 @@ class Marks:
     def under_way(self) -> Step:
         """The step that was begun last."""
         return max(self.began, key=lambda step: self.began[step], default=Step.DNS)
-
-    async def _on_dns_start(
-        self,
-        _: aiohttp.ClientSession,
-        __: SimpleNamespace,
-        ___: aiohttp.TraceDnsResolveHostStartParams,
-    ) -> None:
-        self.began[Step.DNS] = self._clock()
-
-    async def _on_dns_end(
-        self,
-        _: aiohttp.ClientSession,
-        __: SimpleNamespace,
-        ___: aiohttp.TraceDnsResolveHostEndParams,
-    ) -> None:
-        self._end(Step.DNS)
-
-    async def _on_connected(
-        self,
-        _: aiohttp.ClientSession,
-        __: SimpleNamespace,
-        ___: aiohttp.TraceConnectionCreateEndParams,
-    ) -> None:
-        self._end(Step.TCP)
-        self.began[Step.UPGRADE] = self._clock()
 
     def _tls_began(self) -> None:
         self._end(Step.TCP)

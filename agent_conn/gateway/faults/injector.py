@@ -1,4 +1,4 @@
-"""Takes the inspector's orders for faults: on a live connection, or on the next ones."""
+"""Takes the inspector's requests for faults: on a live connection, or on the next ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 
 from agent_conn.errors import ConfigurationError
 from agent_conn.gateway.faults.forms import build_fault, check_times
-from agent_conn.gateway.faults.kinds import Fault, Injection, StallAtAccept
+from agent_conn.gateway.faults.kinds import Fault, StallAtAccept
+from agent_conn.gateway.faults.plan import Injection
 from agent_conn.gateway.inspector.journal import Journal
 
 MAX_PENDING = 50
@@ -18,7 +19,7 @@ STALL_SECONDS = 30.0
 Inject: TypeAlias = Callable[[Fault, int | None], Injection]
 
 
-class FaultDesk:
+class FaultInjector:
     """Injects what a page asks for, and knows what still waits for a connection."""
 
     def __init__(self, journal: Journal, inject: Inject) -> None:
@@ -28,23 +29,23 @@ class FaultDesk:
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._numbered = 0
 
-    def inject(self, order: dict[str, Any]) -> None:
-        """Inject `order["fault"]` with `order["fields"]`.
+    def inject(self, request: dict[str, Any]) -> None:
+        """Inject `request["fault"]` with `request["fields"]`.
 
-        On the open websocket `order["connection"]`; where that is null, on the next
-        `order["times"]` connections, null for all of them.
+        On the open websocket `request["connection"]`; where that is null, on the next
+        `request["times"]` connections, null for all of them.
 
         Raises:
-            ConfigurationError: the order is wrong, or cannot be done.
+            ConfigurationError: the request is wrong, or cannot be done.
         """
-        fault = build_fault(order.get("fault"), order.get("fields", {}))
-        number = order.get("connection")
+        fault = build_fault(request.get("fault"), request.get("fields", {}))
+        number = request.get("connection")
         if number is not None:
             self._strike(number, fault)
             return
         if len(self.pending()) >= MAX_PENDING:
             raise ConfigurationError(f"{MAX_PENDING} faults wait for a connection already")
-        injection = self._inject(fault, check_times(order.get("times", 1)))
+        injection = self._inject(fault, check_times(request.get("times", 1)))
         self._numbered += 1
         self._pending[self._numbered] = injection
         if isinstance(fault, StallAtAccept):

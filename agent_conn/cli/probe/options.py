@@ -1,0 +1,38 @@
+"""The options of `agent-conn probe`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+UrlArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="URL",
+        help="wss://…/v1/stt, or a base URL as in LIVEKIT_INFERENCE_URL: …/v1 means its /stt. "
+        "Without one, a gateway is started on this machine and probed.",
+        show_default=False,
+    ),
+]
+KeyOption = Annotated[str | None, typer.Option(help="To mint tokens with.")]
+SecretOption = Annotated[str | None, typer.Option(help="Of that key.")]
+TokenOption = Annotated[str | None, typer.Option(help="A token, sent as it is.")]
+CountOption = Annotated[int, typer.Option(min=1, help="Connections, one after another.")]
+TimeoutOption = Annotated[
+    float, typer.Option(min=0.1, metavar="SECONDS", help="For each, to its first message.")
+]
+RoomOption = Annotated[str | None, typer.Option(metavar="ID", help="Room id to send.")]
+AgentOption = Annotated[str | None, typer.Option(metavar="ID", help="Agent id to send.")]
+JobOption = Annotated[str | None, typer.Option(metavar="ID", help="Job id to send.")]
+CaOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="PEM file of the only authorities to trust.")
+]
+InsecureOption = Annotated[
+    bool,
+    typer.Option("--insecure", help="Check no certificate, and allow a token over ws://."),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object; times are in seconds.")
+]

@@ -1,0 +1,93 @@
+"""The plan of which connection meets which fault."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from agent_conn.errors import ConfigurationError
+from agent_conn.gateway.faults.kinds import ConcurrencyLimit, Fault, Stage
+
+
+class Injection:
+    """One fault put into a plan, in force until it is used up or withdrawn.
+
+    As a context manager it is withdrawn on leaving.
+    """
+
+    def __init__(
+        self, fault: Fault, times: int | None, withdraw: Callable[[Injection], None]
+    ) -> None:
+        self.fault = fault
+        self.remaining = times
+        """How many connections it will still strike; None is all of them."""
+        self.struck = 0
+        """How many connections it has struck."""
+        self._withdraw = withdraw
+
+    def withdraw(self) -> None:
+        """Strike no further connection. Idempotent; connections already struck stay so."""
+        self._withdraw(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.withdraw()
+
+
+class FaultPlan:
+    """The faults that coming connections will meet, first in first out.
+
+    Only the first fault in line is ever taken up: one for the accept strikes the next TCP
+    connection, one for the request the next HTTP request, whichever connection it comes on.
+    A `ConcurrencyLimit` lets requests pass, uncounted, while fewer websockets are open.
+    """
+
+    def __init__(self) -> None:
+        self._line: deque[Injection] = deque()
+
+    def add(self, fault: Fault, times: int | None = 1) -> Injection:
+        """Put a fault at the end of the line, for `times` connections; None is all of them.
+
+        Raises:
+            ConfigurationError: `times` is below 1.
+        """
+        if times is not None and times < 1:
+            raise ConfigurationError("times must be at least 1, or None")
+        injection = Injection(fault, times, self.withdraw)
+        self._line.append(injection)
+        return injection
+
+    def take(self, stage: Stage, open_websockets: int = 0) -> Fault | None:
+        """Take up the first fault in line if it belongs to `stage`."""
+        if not self._line or self._line[0].fault.stage is not stage:
+            return None
+        injection = self._line[0]
+        fault = injection.fault
+        if isinstance(fault, ConcurrencyLimit) and open_websockets < fault.limit:
+            return None
+        injection.struck += 1
+        if injection.remaining is not None:
+            injection.remaining -= 1
+            if not injection.remaining:
+                self._line.popleft()
+        return fault
+
+    def withdraw(self, injection: Injection) -> None:
+        """Take an injection out of the line, if it is still in it."""
+        if injection in self._line:
+            self._line.remove(injection)
+            injection.remaining = 0
+
+    def clear(self) -> None:
+        """Take every injection out of the line."""
+        while self._line:
+            self._line.popleft().remaining = 0

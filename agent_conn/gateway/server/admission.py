@@ -1,0 +1,57 @@
+"""Who is let in: by the name that a request uses for the gateway, and by its token."""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+
+from aiohttp import hdrs, web
+
+from agent_conn.gateway.server.guesses import GuessLimit
+from agent_conn.gateway.server.hosts import HostNames
+from agent_conn.gateway.server.sockets import PeerSocket
+from agent_conn.gateway.server.tokens import BearerCheck, InvalidToken, WrongToken
+
+
+class Admission:
+    """Refuses a request that names another host, or has no valid token.
+
+    Without `hosts` every name is good. An address that sent too many wrong tokens has to wait
+    until the next, which is not looked at before.
+    """
+
+    def __init__(self, bearer: BearerCheck, hosts: HostNames | None) -> None:
+        self._bearer = bearer
+        self._hosts = hosts
+        self._guesses = GuessLimit()
+
+    def refuse_host(self, request: web.Request) -> web.Response | None:
+        """Return the refusal of a request that names another host, None for any other."""
+        if self._hosts is None or self._hosts.include(request.headers.get(hdrs.HOST, "")):
+            return None
+        return refuse(HTTPStatus.FORBIDDEN, "the Host header names another host")
+
+    def refuse_token(self, request: web.Request, peer_socket: PeerSocket) -> web.Response | None:
+        """Return the refusal of a request without a valid token, None for any other."""
+        now = asyncio.get_running_loop().time()
+        if self._bearer.needed and (wait := self._guesses.wait(peer_socket.host, now)):
+            refused = refuse(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                f"too many wrong tokens from this address; wait {wait} s",
+            )
+            refused.headers[hdrs.RETRY_AFTER] = str(wait)
+            return refused
+        try:
+            self._bearer.check(request.headers.get(hdrs.AUTHORIZATION))
+        except InvalidToken as reason:
+            if isinstance(reason, WrongToken):
+                self._guesses.wrong(peer_socket.host, now)
+            return refuse(HTTPStatus.UNAUTHORIZED, str(reason))
+        return None
+
+
+def refuse(status: HTTPStatus, message: str) -> web.Response:
+    """Return a refusal that says why, in JSON."""
+    return web.json_response(
+        {"type": "error", "message": message, "code": status.value}, status=status
+    )
