@@ -86,9 +86,8 @@ async def by_hand(port: int, rounds: int, size: int) -> None:
         found = await measure(far, lambda _: None, rounds=rounds, size=size)
     for name, costs in found.items():
         ratio = median_ratio(costs, found[BARE])
-        print(
-            f"{name:16}{statistics.median(costs):7.0f} us of CPU an open and close, ratio {ratio:.3f}"
-        )
+        cost = f"{statistics.median(costs):7.0f} us of CPU an open and close"
+        print(f"{name:16}{cost}, ratio {ratio:.3f}")
 
 
 def main() -> None:

@@ -65,7 +65,7 @@ class Heartbeat:
         now = self._loop.time()
         last = self._arrivals.last or self._started_at
         asked = self._pinged_at
-        if asked is None or last > asked:
+        if asked is None or last >= asked:
             self._pinged_at = None
             due = last + self._interval
             if due > now:
