@@ -26,6 +26,7 @@ from agent_conn import (
     DialFailed,
     Ending,
     HandshakeInvalid,
+    HandshakeRejected,
     InferenceConnection,
     Phase,
 )
@@ -428,3 +429,62 @@ async def test_a_session_that_is_gone_leaves_no_session_behind_in_its_place() ->
         gc.collect()
         assert gone() is None
         assert not connector.closed
+
+
+@pytest.mark.parametrize(
+    "url", ["ws://nowhere.invalid/", "ws://[fe80::1%25nowhere]:9/"], ids=["name", "zone"]
+)
+async def test_a_host_that_has_no_address_is_told_by_what_the_resolver_says(
+    session: aiohttp.ClientSession, url: str
+) -> None:
+    with pytest.raises(DialFailed, match=r"DNS: .* could not be resolved: [A-Z][a-z ]+") as failed:
+        await InferenceConnection(session, url, open_timeout=20.0)
+    assert failed.value.errno is None
+
+
+async def test_a_401_whose_body_stalls_past_open_timeout_is_still_a_401(
+    session: aiohttp.ClientSession,
+) -> None:
+    head = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 100\r\n\r\nno"
+    async with raw_server(lambda _: head) as url:
+        with pytest.raises(HandshakeRejected) as refused:
+            await InferenceConnection(session, url, open_timeout=0.1)
+    assert refused.value.status == 401
+
+
+class MovingResolver(AbstractResolver):
+    """Gives one address after another, as DNS does after a failover."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        self.asked += 1
+        address = {1: "127.0.0.2"}.get(self.asked, "127.0.0.1")
+        return [
+            {
+                "hostname": host,
+                "host": address,
+                "port": port,
+                "family": socket.AF_INET,
+                "proto": 0,
+                "flags": 0,
+            }
+        ]
+
+    async def close(self) -> None:
+        """It holds nothing."""
+
+
+async def test_after_a_failed_dial_the_next_asks_dns_again(gateway: Gateway) -> None:
+    """aiohttp keeps an address for ten seconds, also one that nobody answers at."""
+    resolver = MovingResolver()
+    connector = aiohttp.TCPConnector(resolver=resolver)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        url = f"ws://gateway.test:{gateway.port}/v1/echo"
+        with pytest.raises(DialFailed, match="Connection refused"):
+            await InferenceConnection(session, url)
+        async with InferenceConnection(session, url):
+            assert resolver.asked == 2
