@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
+from http.cookies import CookieError, SimpleCookie
 from typing import Any, TypeVar
 from urllib.request import getproxies
 
@@ -363,6 +364,8 @@ def _sent_secrets(
             continue
         if lower == "cookie":
             yield from (pair.partition("=")[2] for pair in value.split(";"))
+            with suppress(CookieError):
+                yield from (cookie.value for cookie in SimpleCookie(value).values())
         else:
             # Without the scheme, which every answer to a refused token may name.
             yield value.partition(" ")[2] if lower == "authorization" else value
