@@ -393,7 +393,7 @@ class InferenceConnection:
         try:
             if self._opened is not None:
                 if isinstance(failure, OpenHookFailed):
-                    await self._opened.close(self._options.close_timeout)
+                    await self._opened.close()
                 else:
                     await self._opened.abort()
         finally:
@@ -405,7 +405,7 @@ class InferenceConnection:
         self._advance(Transition.CLOSE)
         record.ended = Ending.ABORTED
         try:
-            record.ended = await opened.close(self._options.close_timeout)
+            record.ended = await opened.close()
         finally:
             record.close_code, record.close_reason = opened.close_code, opened.close_reason
             self._advance(Transition.CLOSED)

@@ -29,6 +29,7 @@ class OpenWebSocket:
         response: the 101 that opened it.
         secrets: what was sent, which the peer's last words may repeat.
         heartbeat: seconds between pings, or None.
+        close_timeout: seconds for a close.
     """
 
     def __init__(
@@ -37,7 +38,9 @@ class OpenWebSocket:
         response: aiohttp.ClientResponse,
         link: Link,
         secrets: Secrets,
+        *,
         heartbeat: float | None,
+        close_timeout: float,
     ) -> None:
         self.ws = ws
         self._response = response
@@ -49,6 +52,9 @@ class OpenWebSocket:
         self._secrets = secrets
         # An aiohttp that makes websockets of its own class is heard by what it says alone.
         self._arrivals = ws.arrivals if isinstance(ws, InferenceWebSocket) else Arrivals(None)
+        if isinstance(ws, InferenceWebSocket):
+            ws.close_timeout = close_timeout
+        self._close_timeout = close_timeout
         self._heartbeat = Heartbeat(ws, self._arrivals, link, heartbeat)
         self._ended: Ending | None = None
 
@@ -73,30 +79,25 @@ class OpenWebSocket:
         """The text of the peer's Close; empty where it repeats a secret."""
         return self._secrets.shown(self._arrivals.close.reason) if self._arrivals.close else ""
 
-    async def close(self, timeout: float) -> Ending:
-        """Close with code 1000; after ``timeout`` seconds abort. Returns how it ended.
+    async def close(self) -> Ending:
+        """Close with code 1000; after ``close_timeout`` seconds abort. Returns how it ended.
 
         Cancelled, it aborts at once.
         """
-        loop = asyncio.get_running_loop()
         self._heartbeat.stop()
-        before = self._arrivals.close
-        self._arrivals.deadline = loop.time() + timeout
-        expiry = _Expiry(self._link)
-        timer = loop.call_later(timeout, expiry.abort)
+        before, in_time = self._arrivals.close, True
         try:
             if self._link.transport.is_closing():
                 await self._read_what_is_left()
                 before = before or self._arrivals.close
-            if self._link.is_behind():
-                await self._close_beside_senders()
+            if self._link.is_behind() or not isinstance(self.ws, InferenceWebSocket):
+                in_time = await self._close_beside_senders()
             else:
                 await self.ws.close()
         finally:
-            timer.cancel()
             # Also after a clean close: asyncio waits 30 s for a TLS peer's close_notify.
             self._drop()
-        self._ended = self._verdict(before, aborted=expiry.aborted)
+        self._ended = self._verdict(before, in_time=in_time)
         return self._ended
 
     def loss(self) -> ConnectionLost | None:
@@ -146,24 +147,27 @@ class OpenWebSocket:
             if message.type not in {aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY}:
                 return
 
-    async def _close_beside_senders(self) -> None:
-        # Somebody may be blocked in a send. In a task of its own, since cancelling ws.close()
-        # would, in aiohttp 3.14, cancel every other task that is blocked in one.
+    async def _close_beside_senders(self) -> bool:
+        """Close where somebody may be blocked in a send; whether that was done in time.
+
+        It takes a task, since cancelling ``ws.close()`` would, in aiohttp 3.14, cancel every
+        other task that is blocked in one.
+        """
         closing = asyncio.create_task(self.ws.close(), name="agent_conn.close")
         try:
-            await asyncio.wait({closing})
+            done, _ = await asyncio.wait({closing}, timeout=self._close_timeout)
         finally:
             self._drop()
             await asyncio.wait({closing})
+        return bool(done)
 
-    def _verdict(self, before: PeerClose | None, *, aborted: bool) -> Ending:
+    def _verdict(self, before: PeerClose | None, *, in_time: bool) -> Ending:
         peer = self._arrivals.close
         if before is not None or self._arrivals.broken is not None:
             return Ending.CLOSED_BY_PEER
         if peer is not None:
             return Ending.CLOSED_HERE if peer.code in _ANSWERS else Ending.CLOSED_BY_PEER
-        # The second, where the deadline of what is read came first.
-        if aborted or isinstance(self.ws.exception(), TimeoutError):
+        if not in_time or isinstance(self.ws.exception(), TimeoutError):
             return Ending.ABORTED
         # A cancelled receive() has left a code, and then aiohttp waits for no answer.
         unanswered = self.ws.close_code == _LOST and self.ws.exception() is None
@@ -182,15 +186,3 @@ class OpenWebSocket:
         if self._link.errno in {errno.ETIMEDOUT, errno.EHOSTUNREACH}:
             return "the network was dead for network_timeout"
         return "no Close frame came"
-
-
-class _Expiry:
-    """Aborts a close that takes too long, and remembers it."""
-
-    def __init__(self, link: Link) -> None:
-        self.aborted: bool = False
-        self._link = link
-
-    def abort(self) -> None:
-        self.aborted = True
-        self._link.abort()

@@ -48,6 +48,8 @@ T = TypeVar("T")
 BODY_TIMEOUT = 1.0
 """Seconds to wait for a rejection's body, which is worth less than the verdict."""
 
+_NO_WEBSOCKET_TIMEOUT = aiohttp.ClientWSTimeout(ws_receive=None, ws_close=None)
+"""The websocket bounds its close by itself: aiohttp's bound begins anew with each message."""
 _HTTP_SCHEMES = {"ws": "http", "wss": "https"}
 _PUBLIC_HEADERS = frozenset(
     {"host", "upgrade", "connection", "accept", "accept-encoding", "user-agent"}
@@ -143,7 +145,7 @@ class Dial:
             _asked_url(url, self._session),
             headers=headers,
             protocols=options.protocols,
-            timeout=aiohttp.ClientWSTimeout(ws_close=options.close_timeout),
+            timeout=_NO_WEBSOCKET_TIMEOUT,
             compress=options.compress,
             max_msg_size=options.max_msg_size,
             ssl=options.ssl,
@@ -153,7 +155,14 @@ class Dial:
         )
         assert self._response is not None
         assert self._link is not None
-        return OpenWebSocket(ws, self._response, self._link, self.secrets, options.heartbeat)
+        return OpenWebSocket(
+            ws,
+            self._response,
+            self._link,
+            self.secrets,
+            heartbeat=options.heartbeat,
+            close_timeout=options.close_timeout,
+        )
 
     async def _guard(
         self,

@@ -39,20 +39,19 @@ class Arrivals:
         self.ended: bool = False
         """Whether the connection has ended, with or without a Close."""
         self.deadline: float | None = None
-        """When reading ends with ``TimeoutError``, however much there still is to read."""
+        """When reading ends with ``TimeoutError``, by the loop's clock, whatever still comes."""
         self._queue = queue
         self._time = asyncio.get_running_loop().time
 
     async def read(self) -> aiohttp.WSMessage:
         """The next frame."""
-        now = self._time()
-        if self.deadline is not None and now >= self.deadline:
-            raise TimeoutError
-        self.waiting_since = now
+        self.waiting_since = self._time()
         try:
-            message: aiohttp.WSMessage = await self._queue.read()
+            message = await self._next()
         except aiohttp.WebSocketError as error:
             self.broken = error
+            raise
+        except TimeoutError:
             raise
         except Exception:
             self.ended = True
@@ -70,6 +69,15 @@ class Arrivals:
         self.last = self._time()
         return message
 
+    async def _next(self) -> aiohttp.WSMessage:
+        if self.deadline is None:
+            return await self._queue.read()  # type: ignore[no-any-return]
+        if self._time() >= self.deadline:
+            # What has come already is taken without a turn of the event loop, and a timeout.
+            raise TimeoutError
+        async with asyncio.timeout_at(self.deadline):
+            return await self._queue.read()  # type: ignore[no-any-return]
+
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         """What else aiohttp asks of its queue."""
         return getattr(self._queue, name)
@@ -77,6 +85,9 @@ class Arrivals:
 
 class InferenceWebSocket(aiohttp.ClientWebSocketResponse):
     """aiohttp's websocket, which knows what arrived and can be read before its pump comes."""
+
+    close_timeout: float | None = None
+    """Seconds for a close, whatever the peer says meanwhile."""
 
     def __init__(self, reader: Any, *args: Any, **options: Any) -> None:  # noqa: ANN401
         self.arrivals: Arrivals = Arrivals(reader)
@@ -99,6 +110,12 @@ class InferenceWebSocket(aiohttp.ClientWebSocketResponse):
         """Send a binary message."""
         self.last_sent = asyncio.get_running_loop().time()
         await super().send_bytes(data, compress)
+
+    async def close(self, *, code: int = 1000, message: bytes = b"") -> bool:
+        """Close, within ``close_timeout``."""
+        if self.close_timeout is not None and self.arrivals.deadline is None:
+            self.arrivals.deadline = asyncio.get_running_loop().time() + self.close_timeout
+        return await super().close(code=code, message=message)
 
     def park(self) -> asyncio.Task[None]:
         """Read, so that pings are answered and an end is noticed, until ``unpark``.
