@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from contextlib import suppress
 
 import aiohttp
 
@@ -142,10 +143,12 @@ class OpenWebSocket:
         aiohttp's close could not answer there, and would call it lost.
         """
         arrivals = self._arrivals
-        while not self.ws.closed and arrivals.close is None and arrivals.waiting_since is None:
-            message = await self.ws.receive()
-            if message.type not in {aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY}:
-                return
+        arrivals.deadline = asyncio.get_running_loop().time() + self._close_timeout
+        with suppress(TimeoutError):
+            while not self.ws.closed and arrivals.close is None and arrivals.waiting_since is None:
+                message = await self.ws.receive()
+                if message.type not in {aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY}:
+                    return
 
     async def _close_beside_senders(self) -> bool:
         """Close where somebody may be blocked in a send; whether that was done in time.
