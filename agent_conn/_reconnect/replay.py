@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from types import MappingProxyType
-from typing import Generic, NamedTuple, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
-from agent_conn._options import check_seconds
-from agent_conn.errors import ConfigurationError, StateError
+from agent_conn._options import check_hooks, check_seconds
+from agent_conn._reconnect.checks import check_count, check_number
+from agent_conn.errors import StateError
 
 logger: logging.Logger = logging.getLogger("agent_conn")
 
 T = TypeVar("T")
 
+SHORT = 5.0
+"""A loss is short where less than this passed between the first and the last item sent."""
+SHORT_LOSSES = 3
+"""Short losses in a row that an item may be in flight at."""
 _TOLERANCE = 1e-3
 """Seconds by which an acknowledgement may fall short: peers round to milliseconds."""
+_BURST = 0.1
+"""Seconds that a paced sender may make up for, since timers come late."""
+_MAX_RUNS = 1000
+"""Stretches of items without payload that are told apart; older ones are put together."""
 
 
 class GiveUpReason(StrEnum):
@@ -27,12 +36,18 @@ class GiveUpReason(StrEnum):
 
     SECONDS = "more seconds than the buffer holds"
     BYTES = "more bytes than the buffer holds"
+    ITEMS = "more items than the buffer holds"
+    POISON = "in flight at three short losses in a row"
     CLOSED = "sent, and not acknowledged when the buffer was closed"
+
+
+GiveUpHook = Callable[[float, GiveUpReason, int], object]
+"""Told the seconds that are given up, why, and of how many items."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayStatistics:
-    """What became of the items of a buffer. All but ``held_*`` count items.
+    """What became of the items of a buffer. All but ``*_seconds`` and ``held_bytes`` count items.
 
     ``put`` is always the sum of ``acknowledged``, ``replayed``, ``given_up`` of every
     reason, ``unsent`` and ``pending``.
@@ -43,13 +58,15 @@ class ReplayStatistics:
     """Acknowledged on the connection that they were first sent on."""
     replayed: int
     """Acknowledged after they had been sent again."""
-    given_up: Mapping[GiveUpReason, int]
+    given_up: dict[GiveUpReason, int]
     unsent: int
     """Never sent when the buffer was closed."""
     pending: int
     """Not yet in any of these states."""
     held_seconds: float
     held_bytes: int
+    repeated_seconds: float
+    """At the start of the present connection: what an earlier one was sent too."""
 
 
 @dataclass(slots=True, eq=False)
@@ -57,19 +74,35 @@ class _Item(Generic[T]):
     payload: T
     seconds: float
     size: int
+    start: float
+    """Where it starts in the whole call, in seconds put."""
     sent: bool = False
     again: bool = False
     until: float = 0.0
     """Where it ends on this connection, in seconds sent."""
+    short_losses: int = 0
 
 
-class _LetGo(NamedTuple):
-    """A sent item that can no longer be replayed, and so holds no payload."""
+@dataclass(slots=True, eq=False)
+class _Run:
+    """Sent items that can no longer be replayed, and so hold no payload."""
 
     until: float
     seconds: float
-    again: bool
+    again: int
+    """How many of them had been sent before; they come first."""
+    first: int
     reason: GiveUpReason
+
+    @property
+    def items(self) -> int:
+        return self.again + self.first
+
+    def join(self, later: _Run) -> None:
+        self.until, self.reason = later.until, later.reason
+        self.seconds += later.seconds
+        self.again += later.again
+        self.first += later.first
 
 
 class ReplayBuffer(Generic[T]):
@@ -81,12 +114,17 @@ class ReplayBuffer(Generic[T]):
 
     At its bound the buffer lets go of the oldest. One that was sent is then no longer there
     to be replayed: it is given up only if its connection ends before it is acknowledged. One
-    that was not sent is given up there and then.
+    that was not sent is given up there and then. What was in flight at three short losses in a
+    row is given up too, as what the peer may be dying of.
 
     Args:
-        max_seconds: the most audio to keep, in seconds.
+        max_seconds: the most audio to keep, in seconds. The default outlasts a peer that
+            freezes, as a heartbeat of 20 s finds it, and the redial.
         max_bytes: the most to keep, in bytes.
-        on_give_up: called with each item's seconds and the reason; what it raises is logged.
+        max_items: the most items to keep, whatever their size.
+        pace: send at most so many times real time, by the items' seconds; None: no limit.
+        on_give_up: called with the seconds, the reason and the number of items that are given
+            up; what it raises is logged.
 
     Raises:
         ConfigurationError: an argument is wrong, named in the message.
@@ -95,23 +133,28 @@ class ReplayBuffer(Generic[T]):
     def __init__(
         self,
         *,
-        max_seconds: float = 10.0,
+        max_seconds: float = 45.0,
         max_bytes: int = 4 * 1024 * 1024,
-        on_give_up: Callable[[float, GiveUpReason], object] | None = None,
+        max_items: int = 10_000,
+        pace: float | None = None,
+        on_give_up: GiveUpHook | None = None,
     ) -> None:
-        if max_bytes < 1:
-            raise ConfigurationError("max_bytes is not a number of bytes above 0")
-        if not (on_give_up is None or callable(on_give_up)):
-            raise ConfigurationError("on_give_up is not callable")
         self._max_seconds = check_seconds("max_seconds", max_seconds)
-        self._max_bytes = max_bytes
+        self._max_bytes = check_count("max_bytes", max_bytes)
+        self._max_items = check_count("max_items", max_items)
+        # Slower than real time, the buffer would never be empty.
+        self._pace = None if pace is None else check_number("pace", pace, least=1.0)
+        check_hooks(on_give_up=on_give_up)
         self._on_give_up = on_give_up
-        self._let_go: deque[_LetGo] = deque()
+        self._let_go: deque[_Run] = deque()
         self._sent: deque[_Item[T]] = deque()
         self._queue: deque[_Item[T]] = deque()
+        self._put_seconds = 0.0
         self._sent_seconds = 0.0
-        self._held_seconds = 0.0
-        self._held_bytes = 0
+        self._repeated_seconds = 0.0
+        self._first_taken_at: float | None = None
+        self._last_taken_at = self._next_at = -math.inf
+        self._held_bytes = self._let_go_items = 0
         self._put = self._acknowledged = self._replayed = self._unsent = 0
         self._given_up: Counter[GiveUpReason] = Counter()
         self._readable = asyncio.Event()
@@ -125,11 +168,12 @@ class ReplayBuffer(Generic[T]):
             put=self._put,
             acknowledged=self._acknowledged,
             replayed=self._replayed,
-            given_up=MappingProxyType({reason: self._given_up[reason] for reason in GiveUpReason}),
+            given_up={reason: self._given_up[reason] for reason in GiveUpReason},
             unsent=self._unsent,
-            pending=len(self._let_go) + len(self._sent) + len(self._queue),
-            held_seconds=self._held_seconds,
+            pending=self._let_go_items + len(self._sent) + len(self._queue),
+            held_seconds=self._put_seconds - self._start(),
             held_bytes=self._held_bytes,
+            repeated_seconds=self._repeated_seconds,
         )
 
     def put_nowait(self, item: T, *, size: int, seconds: float = 0.0) -> None:
@@ -143,9 +187,9 @@ class ReplayBuffer(Generic[T]):
         while (reason := self._excess(seconds, size)) is not None:
             self._let_go_of_oldest(reason)
         self._put += 1
-        self._held_seconds += seconds
+        self._queue.append(_Item(item, seconds, size, self._put_seconds))
+        self._put_seconds += seconds
         self._held_bytes += size
-        self._queue.append(_Item(item, seconds, size))
         self._readable.set()
 
     async def put(self, item: T, *, size: int, seconds: float = 0.0) -> None:
@@ -173,28 +217,44 @@ class ReplayBuffer(Generic[T]):
     def begin(self) -> float:
         """Start on a new connection: what was sent and not acknowledged comes out again.
 
-        Returns its seconds, which are the first that this connection is sent.
+        Returns where in the whole call this connection's audio starts, in seconds: add it to a
+        time that the peer tells. ``statistics.repeated_seconds`` of it were sent before.
         """
         while self._let_go:
-            gone = self._let_go.popleft()
-            self._give_up(gone.seconds, gone.reason)
+            run = self._let_go.popleft()
+            self._let_go_items -= run.items
+            self._give_up(run.seconds, run.reason, run.items)
+        self._give_up_poison()
         for item in self._sent:
             item.again = True
         self._queue.extendleft(reversed(self._sent))
         self._sent.clear()
+        self._repeated_seconds = sum(item.seconds for item in self._queue if item.sent)
         self._sent_seconds = 0.0
+        self._first_taken_at = None
+        self._next_at = -math.inf
         if self._queue:
             self._readable.set()
-        return sum(item.seconds for item in self._queue if item.sent)
+        return self._start()
 
     def acknowledge(self, until: float) -> int:
         """The peer has taken the first ``until`` seconds sent on this connection.
 
         Returns how many items that covers which were not acknowledged before.
+
+        Raises:
+            ConfigurationError: ``until`` is not a finite number.
         """
+        reached = check_number("until", until, least=-math.inf) + _TOLERANCE
         count = 0
-        while (first := self._first_sent()) and first.until <= until + _TOLERANCE:
-            self._acknowledge_first(again=first.again)
+        while self._let_go and self._let_go[0].until <= reached:
+            run = self._let_go.popleft()
+            self._let_go_items -= run.items
+            self._replayed += run.again
+            self._acknowledged += run.first
+            count += run.items
+        while not self._let_go and self._sent and self._sent[0].until <= reached:
+            self._acknowledge_first()
             count += 1
         return count
 
@@ -204,11 +264,12 @@ class ReplayBuffer(Generic[T]):
         Raises:
             ConfigurationError: so many are not waiting for it.
         """
-        if not 0 <= count <= len(self._let_go) + len(self._sent):
-            raise ConfigurationError("count is not a number of items sent and not acknowledged")
+        check_count("count", count, least=0, most=self._let_go_items + len(self._sent))
         for _ in range(count):
-            if first := self._first_sent():
-                self._acknowledge_first(again=first.again)
+            if self._let_go:
+                self._acknowledge_one_of(self._let_go[0])
+            else:
+                self._acknowledge_first()
 
     def close(self) -> None:
         """End, and count what is left: unsent, or given up. Idempotent."""
@@ -226,70 +287,113 @@ class ReplayBuffer(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
-        # Taken is as good as sent: a send that is cancelled may have been written.
-        while not self._queue:
-            if self._ended:
+        now = asyncio.get_running_loop().time
+        while not self._queue or self._next_at - now() > _TOLERANCE:
+            if self._queue:
+                await asyncio.sleep(self._next_at - now())
+            elif self._ended:
                 raise StopAsyncIteration
-            self._readable.clear()
-            await self._readable.wait()
+            else:
+                self._readable.clear()
+                await self._readable.wait()
+        return self._take(now())
+
+    def _take(self, now: float) -> T:
+        # Taken is as good as sent: a send that is cancelled may have been written.
         item = self._queue.popleft()
         item.sent = True
         self._sent_seconds += item.seconds
         item.until = self._sent_seconds
         self._sent.append(item)
+        if self._first_taken_at is None:
+            self._first_taken_at = now
+        self._last_taken_at = now
+        if self._pace is not None:
+            self._next_at = max(self._next_at, now - _BURST) + item.seconds / self._pace
         return item.payload
+
+    def _start(self) -> float:
+        """Where the oldest item that is held starts in the whole call."""
+        oldest = self._sent or self._queue
+        return oldest[0].start if oldest else self._put_seconds
 
     def _check(self, seconds: float, size: int) -> None:
         if self._ended:
             raise StateError("a buffer that has ended takes nothing more")
-        if not 0 <= size <= self._max_bytes:
-            raise ConfigurationError("size is not a number of bytes from 0 to max_bytes")
-        if not 0 <= seconds <= self._max_seconds:
-            raise ConfigurationError("seconds is not a number from 0 to max_seconds")
+        check_count("size", size, least=0, most=self._max_bytes)
+        check_number("seconds", seconds, most=self._max_seconds)
 
     def _excess(self, seconds: float, size: int) -> GiveUpReason | None:
+        held = self._put_seconds - self._start()
         # The tolerance is for the sum of many fractions.
-        if self._held_seconds + seconds > self._max_seconds + _TOLERANCE:
+        if held + seconds > self._max_seconds + _TOLERANCE:
             return GiveUpReason.SECONDS
-        return GiveUpReason.BYTES if self._held_bytes + size > self._max_bytes else None
+        if self._held_bytes + size > self._max_bytes:
+            return GiveUpReason.BYTES
+        full = len(self._sent) + len(self._queue) >= self._max_items
+        return GiveUpReason.ITEMS if full else None
 
     def _let_go_of_oldest(self, reason: GiveUpReason) -> None:
-        if self._sent:
-            item = self._sent.popleft()
-            self._free(item)
-            self._let_go.append(_LetGo(item.until, item.seconds, item.again, reason))
-        else:
+        if not self._sent:
             item = self._queue.popleft()
             self._free(item)
             self._give_up(item.seconds, reason)
+            return
+        item = self._sent.popleft()
+        self._free(item)
+        run = _Run(item.until, item.seconds, int(item.again), int(not item.again), reason)
+        self._let_go.append(run)
+        self._let_go_items += 1
+        if len(self._let_go) > _MAX_RUNS:
+            oldest = self._let_go.popleft()
+            oldest.join(self._let_go.popleft())
+            self._let_go.appendleft(oldest)
 
-    def _first_sent(self) -> _LetGo | _Item[T] | None:
-        if self._let_go:
-            return self._let_go[0]
-        return self._sent[0] if self._sent else None
+    def _give_up_poison(self) -> None:
+        first = self._first_taken_at
+        if first is not None and self._last_taken_at - first >= SHORT:
+            for item in (*self._sent, *self._queue):
+                item.short_losses = 0
+            return
+        for item in self._sent:
+            item.short_losses += 1
+        # Those that were sent first were in flight at every loss that later ones were.
+        while self._sent and self._sent[0].short_losses >= SHORT_LOSSES:
+            item = self._sent.popleft()
+            self._free(item)
+            self._give_up(item.seconds, GiveUpReason.POISON)
 
-    def _acknowledge_first(self, *, again: bool) -> None:
-        if self._let_go:
-            self._let_go.popleft()
+    def _acknowledge_one_of(self, run: _Run) -> None:
+        run.seconds -= run.seconds / run.items
+        if run.again:
+            run.again -= 1
+            self._replayed += 1
         else:
-            self._free(self._sent.popleft())
-        if again:
+            run.first -= 1
+            self._acknowledged += 1
+        self._let_go_items -= 1
+        if not run.items:
+            self._let_go.popleft()
+
+    def _acknowledge_first(self) -> None:
+        item = self._sent.popleft()
+        self._free(item)
+        if item.again:
             self._replayed += 1
         else:
             self._acknowledged += 1
 
     def _free(self, item: _Item[T]) -> None:
         self._held_bytes -= item.size
-        self._held_seconds -= item.seconds
         self._freed.set()
 
-    def _give_up(self, seconds: float, reason: GiveUpReason) -> None:
+    def _give_up(self, seconds: float, reason: GiveUpReason, items: int = 1) -> None:
         if not self._given_up[reason]:
             logger.warning("replay_gives_up", extra={"reason": reason.value})
-        self._given_up[reason] += 1
+        self._given_up[reason] += items
         if self._on_give_up is None:
             return
         try:
-            self._on_give_up(seconds, reason)
+            self._on_give_up(seconds, reason, items)
         except Exception as error:
             logger.warning("give_up_hook_failed", extra={"error": type(error).__name__})

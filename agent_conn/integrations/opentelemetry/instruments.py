@@ -106,7 +106,7 @@ class Instruments:
         """A connection that was open is closed."""
         self._lives.record(seconds, {**place, **ending, LEVEL: label(record.attribution)})
 
-    def given_up(self, seconds: float, reason: GiveUpReason) -> None:
-        """A replay buffer gave an item up."""
-        self._given_up.add(1, {REASON: label(reason)})
+    def given_up(self, seconds: float, reason: GiveUpReason, items: int) -> None:
+        """A replay buffer gave items up."""
+        self._given_up.add(items, {REASON: label(reason)})
         self._given_up_time.add(seconds, {REASON: label(reason)})

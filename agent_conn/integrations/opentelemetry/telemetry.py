@@ -87,9 +87,9 @@ class Telemetry:
         _check_pool(pool, name)
         self._pools.add(pool, name)
 
-    def given_up(self, seconds: float, reason: GiveUpReason) -> None:
+    def given_up(self, seconds: float, reason: GiveUpReason, items: int = 1) -> None:
         """Count what a ``ReplayBuffer`` gives up, as its ``on_give_up``."""
-        self._instruments.given_up(seconds, reason)
+        self._instruments.given_up(seconds, reason, items)
 
 
 def _check_pool(pool: object, name: object) -> None:
