@@ -10,14 +10,10 @@ from agent_conn._dial.open_hook import OpenHook
 from agent_conn._identity import AgentIdentity, AttributionLevel, HeaderNames, IdentitySource
 from agent_conn._lifecycle import TRANSITIONS, ConnectionState, Ending, Transition
 from agent_conn._options import TokenSource
-from agent_conn._reconnect.loop import (
-    DialFactory,
-    Reconnector,
-    ReconnectState,
-    ReconnectStatistics,
-    reconnect,
-)
+from agent_conn._reconnect.loop import DialFactory, Reconnector, reconnect
+from agent_conn._reconnect.pump import Pump
 from agent_conn._reconnect.retry import Classify, RandomSource, RetryPolicy, classify_failure
+from agent_conn._reconnect.statistics import ReconnectState, ReconnectStatistics
 from agent_conn._reconnect.upgrade import Drain, UpgradePolicy
 from agent_conn._record import ConnectionObserver, ConnectionRecord, StateChanged, TraceHeaders
 from agent_conn._room import RoomConnected, WaitOutcome
@@ -85,6 +81,7 @@ __all__ = [
     "PoolStatistics",
     "PoolTimeout",
     "Probe",
+    "Pump",
     "Quota",
     "RandomSource",
     "ReconnectState",

@@ -14,7 +14,7 @@
     │   ├── OpenHookFailed                on_open raised; its exception is the cause
     │   └── AttributionUnavailable        the attribution is below what was required
     ├── ConnectionLost                    an open connection ended without being closed
-    ├── RetriesExhausted                  no attempt led to a connection that proved itself
+    ├── RetriesExhausted                  the budget of redials is spent
     └── PoolTimeout (TimeoutError)        a pool had no connection to lend in time
 
 No message, argument or attribute holds a header value, a token, a cookie or a URL's query.
@@ -199,10 +199,11 @@ class ConnectionLost(AgentConnError):
 
 
 class RetriesExhausted(AgentConnError):
-    """The budget of attempts ended without a connection that proved itself.
+    """The budget of redials is spent.
 
     Attributes:
-        attempts: the error of each attempt since the last proof, oldest first.
+        attempts: each failure and loss since the budget was last whole, oldest first; the last
+            hundred of them.
         last: the last of them, or None where there is none.
     """
 

@@ -46,6 +46,7 @@ def test_the_package_offers_these_names() -> None:
             "PoolStatistics",
             "PoolTimeout",
             "Probe",
+            "Pump",
             "Quota",
             "RandomSource",
             "ReconnectState",

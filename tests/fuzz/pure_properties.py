@@ -128,15 +128,15 @@ def seconds(value: Any) -> None:
 
 
 def retry_policy(values: Mapping[str, Any]) -> None:
-    """A policy is refused or gives delays within its cap."""
+    """A policy is refused or gives ceilings within its cap."""
     try:
         policy = RetryPolicy(**values)
     except ConfigurationError as error:
         assert_plain(str(error))
         return
-    delays = policy.delays(lambda: 1.0)
+    ceilings = policy.ceilings()
     for _ in range(50):
-        assert 0 <= next(delays) <= float(policy.cap)
+        assert 0 <= next(ceilings) <= float(policy.cap)
 
 
 def rejection(answer: tuple[int, Mapping[str, str], bytes]) -> None:
@@ -269,7 +269,14 @@ PROPERTIES: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
             {},
             optional={
                 name: odd.scalar | st.floats(0, 1e308)
-                for name in ("attempts", "initial", "factor", "cap", "classify", "stable_after")
+                for name in (
+                    "attempts",
+                    "initial",
+                    "cap",
+                    "classify",
+                    "restart_spread",
+                    "share_health",
+                )
             },
         ),
     ),

@@ -119,8 +119,7 @@ def _as_met_by_reconnect(cell: Cell, expected: Expected) -> Expected:
         return replace(expected, error=None)
     if expected.error in {None, asyncio.CancelledError, TimeoutError, ConnectionError}:
         return expected
-    # Its hook's own failure is final, but not that of a line under it.
-    return replace(expected, recovers=cell.fault not in _FINAL or cell.place is Place.ON_OPEN)
+    return replace(expected, recovers=cell.fault not in _FINAL)
 
 
 def _as_met_by_the_pool(cell: Cell, expected: Expected) -> Expected:

@@ -106,7 +106,7 @@ class StayingCaller(Caller):
             assert self.loop.statistics.opened == 0
 
     def noted(self) -> AgentConnError | None:
-        return self.loop.statistics.last_error
+        return self.loop.last_error
 
     def told(self) -> Iterator[str]:
         yield from super().told()

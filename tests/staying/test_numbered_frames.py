@@ -34,6 +34,7 @@ from agent_conn.gateway import (
 FRAME_SECONDS = 0.01
 FRAME_BYTES = 320
 FRAMES_A_FINAL = 20
+QUICK = {"heartbeat": 1.0, "close_timeout": 0.1}
 SESSION = {"settings": {"sample_rate": "16000", "encoding": "pcm_s16le", "extra": {}}}
 KINDS = ("reset", "close 1011", "silence", "stall", "rejected redials")
 
@@ -83,12 +84,14 @@ class Trouble:
     gateway: Gateway
     frames: int
     faults: int
+    kinds: tuple[str, ...] = KINDS
     dice: random.Random = field(default_factory=lambda: random.Random(7))
     struck: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._places = sorted(self.dice.sample(range(self.frames), self.faults))
-        self._kinds = [KINDS[number % len(KINDS)] for number in range(self.faults)]
+        kinds = len(self.kinds)
+        self._kinds = [self.kinds[number % kinds] for number in range(self.faults)]
         self.dice.shuffle(self._kinds)
 
     def at(self, frame: int) -> None:
@@ -173,24 +176,26 @@ async def create(ws: aiohttp.ClientWebSocketResponse) -> None:
 
 
 async def stream(
-    *, frames: int, faults: int, bound: float, live: bool
+    buffer: ReplayBuffer[bytes],
+    *,
+    frames: int,
+    faults: int,
+    live: bool,
+    kinds: tuple[str, ...] = KINDS,
+    options: dict[str, float] | None = None,
 ) -> tuple[Pump, NumberEngine, list[int]]:
     """Stream through the faults; what was acknowledged, as numbers."""
     engine = NumberEngine()
     async with Gateway(engine) as gateway, aiohttp.ClientSession() as session:
-        dial = partial(
-            InferenceConnection,
-            session,
-            gateway.url("/v1/stt"),
-            on_open=create,
-            heartbeat=1.0,
-            close_timeout=0.1,
-        )
-        retry = RetryPolicy(initial=0.02, stable_after=0.1)
+        dial = partial(InferenceConnection, session, gateway.url("/v1/stt"), on_open=create)
+        # Time that passes with the frames alone is too short for a budget.
+        retry = RetryPolicy() if live else RetryPolicy(attempts=None, initial=0.02)
         pump = Pump(
-            ReplayBuffer(max_seconds=bound),
-            reconnect(dial, retry=retry, random=random.Random(1).random),
-            Trouble(gateway, frames, faults),
+            buffer,
+            reconnect(
+                partial(dial, **(options or {})), retry=retry, random=random.Random(1).random
+            ),
+            Trouble(gateway, frames, faults, kinds),
         )
         async with asyncio.TaskGroup() as group:
             group.create_task(pump.run())
@@ -207,7 +212,9 @@ async def stream(
 
 def test_with_a_bound_of_ten_seconds_fifty_faults_lose_nothing() -> None:
     pump, engine, numbers = in_virtual_time(
-        lambda: stream(frames=20_000, faults=50, bound=10.0, live=False)
+        lambda: stream(
+            ReplayBuffer(max_seconds=10.0), frames=20_000, faults=50, live=False, options=QUICK
+        )
     )
     assert {kind: pump.trouble.struck.count(kind) for kind in KINDS} == dict.fromkeys(KINDS, 10)
     assert numbers == list(range(20_000))
@@ -223,7 +230,9 @@ def test_with_a_bound_of_ten_seconds_fifty_faults_lose_nothing() -> None:
 @pytest.mark.parametrize("bound", [0.3, 1.0])
 def test_with_a_smaller_bound_every_gap_is_counted_as_given_up(bound: float) -> None:
     pump, _, numbers = in_virtual_time(
-        lambda: stream(frames=1_500, faults=20, bound=bound, live=True)
+        lambda: stream(
+            ReplayBuffer(max_seconds=bound), frames=1_500, faults=20, live=True, options=QUICK
+        )
     )
     told = pump.buffer.statistics
     assert numbers == sorted(set(numbers))
@@ -231,3 +240,12 @@ def test_with_a_smaller_bound_every_gap_is_counted_as_given_up(bound: float) -> 
     missing = 1_500 - len(numbers)
     assert missing == sum(told.given_up.values()) + told.unsent
     assert missing > 0
+
+
+def test_with_the_defaults_a_peer_that_freezes_costs_no_audio() -> None:
+    pump, _, numbers = in_virtual_time(
+        lambda: stream(ReplayBuffer(), frames=4_500, faults=1, live=True, kinds=("silence",))
+    )
+    assert pump.trouble.struck == ["silence"]
+    assert pump.loop.statistics.lost == 1
+    assert numbers == list(range(4_500))

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import json
 from typing import Any
 
 import aiohttp
 import pytest
 from staying_bench import Bench, converse, listen, now, on_the_bench
 from support import Room
-from virtual_time import elapse, settle
+from virtual_time import settle
 
 from agent_conn import (
+    AgentConnError,
     AgentIdentity,
     ConfigurationError,
     ConnectionLost,
     ConnectionState,
     ConnectTimeout,
     HandshakeRejected,
+    OpenHookFailed,
     Reconnector,
     ReconnectState,
     RetriesExhausted,
@@ -28,8 +30,8 @@ from agent_conn import (
     reconnect,
 )
 from agent_conn.gateway import (
-    AcceptAndClose,
     CloseWith,
+    DropAfter,
     Redirect,
     Reject,
     Reset,
@@ -37,13 +39,9 @@ from agent_conn.gateway import (
 )
 
 
-async def follow(
-    loop: Reconnector, afterwards: Callable[[], Awaitable[None]] | None = None
-) -> None:
+async def follow(loop: Reconnector) -> None:
     async for connection in loop:
         await listen(connection)
-        if afterwards is not None:
-            await afterwards()
 
 
 def test_each_record_says_how_many_attempts_went_before() -> None:
@@ -130,94 +128,26 @@ def test_a_redirect_is_dialled_once() -> None:
     on_the_bench(scenario)
 
 
-def test_a_429_waits_as_long_as_it_says() -> None:
+def test_a_429_waits_as_long_as_it_says_and_its_jitter() -> None:
     async def scenario(bench: Bench) -> None:
         bench.gateway.inject(Reject(429, {"Retry-After": "2"}))
         async for _ in bench.loop():
             break
         first, second = bench.gateway.handshakes
-        assert second.request_at - first.request_at == pytest.approx(2.0)
+        assert second.request_at - first.request_at == pytest.approx(2.0 + 1.0)
 
     on_the_bench(scenario)
 
 
-def test_a_black_holed_handshake_stops_after_its_attempts() -> None:
+def test_a_black_holed_handshake_stops_after_its_redials() -> None:
     async def scenario(bench: Bench) -> None:
         bench.gateway.inject(StallInHandshake(), times=None)
-        with pytest.raises(RetriesExhausted, match="after 4 attempts") as caught:
-            async for _ in bench.loop(RetryPolicy(attempts=4), open_timeout=3.0):
+        with pytest.raises(RetriesExhausted, match="all 3 redials") as caught:
+            async for _ in bench.loop(RetryPolicy(attempts=3), open_timeout=3.0):
                 pass
         assert [type(one) for one in caught.value.attempts] == [ConnectTimeout] * 4
         assert len(bench.gateway.handshakes) == 4
         assert now() == pytest.approx(4 * 3.0 + 1 + 2 + 4)
-
-    on_the_bench(scenario)
-
-
-def test_accepting_and_closing_three_times_stops_it() -> None:
-    async def scenario(bench: Bench) -> None:
-        bench.gateway.inject(AcceptAndClose(1011), times=None)
-        loop = bench.loop()
-        with pytest.raises(RetriesExhausted) as caught:
-            await follow(loop)
-        assert len(bench.gateway.handshakes) == 3
-        assert [type(one) for one in caught.value.attempts] == [ConnectionLost] * 3
-        assert loop.statistics.lost == 3
-
-    on_the_bench(scenario)
-
-
-def test_a_muted_caller_never_runs_out_of_budget() -> None:
-    async def scenario(bench: Bench) -> None:
-        async def hang_up() -> None:
-            for sockets in range(1, 31):
-                await bench.gateway.wait_until(lambda: bench.gateway.accepted == sockets, 60)  # noqa: B023
-                await elapse(11.0)
-                bench.gateway.connections[-1].inject(CloseWith(1011))
-
-        hanging_up = asyncio.create_task(hang_up())
-        loop = bench.loop(RetryPolicy(attempts=2, quick_failures=1))
-        async for connection in loop:
-            if len(bench.made) == 31:
-                break
-            await listen(connection)
-        await loop.aclose()
-        await hanging_up
-        assert loop.statistics.waited == 0.0
-        assert loop.statistics.opened == 31
-
-    on_the_bench(scenario)
-
-
-def test_a_connection_that_ended_unseen_is_not_proven_by_the_time_the_body_took() -> None:
-    async def scenario(bench: Bench) -> None:
-        bench.gateway.inject(AcceptAndClose(1011), times=None)
-        with pytest.raises(RetriesExhausted):
-            await follow(bench.loop(), lambda: elapse(100.0))
-
-    on_the_bench(scenario)
-
-
-def test_a_body_that_does_nothing_cannot_dial_for_ever() -> None:
-    async def scenario(bench: Bench) -> None:
-        with pytest.raises(RetriesExhausted):
-            async for _ in bench.loop():
-                pass
-        assert len(bench.made) == 3
-
-    on_the_bench(scenario)
-
-
-def test_after_a_proven_connection_the_first_redial_leaves_at_once() -> None:
-    async def scenario(bench: Bench) -> None:
-        loop = bench.loop()
-        async for connection in loop:
-            await converse(connection)
-            if loop.statistics.opened == 2:
-                break
-            bench.gateway.connections[-1].inject(Reset())
-            await listen(connection)
-        assert now() == 0.0
 
     on_the_bench(scenario)
 
@@ -277,7 +207,7 @@ def test_waking_at_any_other_time_cuts_nothing_short() -> None:
         async for _ in loop:
             loop.wake()
             break
-        assert now() == pytest.approx(50.0)
+        assert now() == pytest.approx(51.0)
 
     on_the_bench(scenario)
 
@@ -316,8 +246,9 @@ def test_a_normal_close_by_the_peer_is_dialled_again() -> None:
             bench.gateway.connections[-1].inject(CloseWith(1000))
             await listen(connection)
         await loop.aclose()
-        assert isinstance(loop.statistics.last_error, ConnectionLost)
-        assert loop.statistics.last_error.code == 1000
+        assert isinstance(loop.last_error, ConnectionLost)
+        assert loop.last_error.code == 1000
+        assert loop.statistics.last_error == "ConnectionLost: closed with code 1000"
 
     on_the_bench(scenario)
 
@@ -328,6 +259,69 @@ def test_a_final_close_code_is_raised() -> None:
         with pytest.raises(ConnectionLost) as caught:
             await follow(bench.loop())
         assert caught.value.code == 1008
+
+    on_the_bench(scenario)
+
+
+@pytest.mark.parametrize(
+    ("code", "dials"), [(4004, 1), (1008, 1), (1002, 1), (1012, 4), (1011, 4), (4429, 4)]
+)
+def test_a_close_met_in_on_open_has_the_verdict_that_it_has_later(code: int, dials: int) -> None:
+    async def scenario(bench: Bench) -> None:
+        async def greeted(ws: aiohttp.ClientWebSocketResponse) -> None:
+            message = await ws.receive()
+            if message.type is not aiohttp.WSMsgType.TEXT:
+                raise RuntimeError("no greeting")
+
+        bench.gateway.inject(CloseWith(code, reason="key withdrawn"), times=None)
+        with pytest.raises(AgentConnError) as caught:
+            await follow(bench.loop(RetryPolicy(attempts=3), on_open=greeted))
+        assert len(bench.gateway.handshakes) == dials
+        assert "key withdrawn" in str(caught.value)
+
+    on_the_bench(scenario)
+
+
+def test_a_hook_that_fails_by_itself_is_final() -> None:
+    async def scenario(bench: Bench) -> None:
+        async def fail(_: aiohttp.ClientWebSocketResponse) -> None:
+            raise ExceptionGroup("", [ConnectionResetError(), ZeroDivisionError()])
+
+        with pytest.raises(OpenHookFailed):
+            await follow(bench.loop(on_open=fail))
+        assert len(bench.made) == 1
+
+    on_the_bench(scenario)
+
+
+def test_a_drop_in_a_group_of_on_open_is_dialled_again() -> None:
+    async def scenario(bench: Bench) -> None:
+        async def talk(ws: aiohttp.ClientWebSocketResponse) -> None:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(send(ws))
+
+        async def send(ws: aiohttp.ClientWebSocketResponse) -> None:
+            for _ in range(20):
+                await ws.send_str("?")
+                await asyncio.sleep(0.01)
+
+        bench.gateway.inject(DropAfter(2, reset=True))
+        async for _ in bench.loop(on_open=talk):
+            break
+        assert len(bench.made) == 2
+
+    on_the_bench(scenario)
+
+
+def test_spent_credits_are_dialled_once_and_a_limit_that_passes_again() -> None:
+    async def scenario(bench: Bench) -> None:
+        for category, dials in (("MaxGatewayCredits", 1), ("MaxConcurrentGatewaySTT", 4)):
+            begun = len(bench.made)
+            body = json.dumps({"type": "inference_quota_exceeded", "category": category}).encode()
+            bench.gateway.inject(Reject(429, body=body), times=dials)
+            with pytest.raises((HandshakeRejected, RetriesExhausted)):
+                await follow(bench.loop(RetryPolicy(attempts=3)))
+            assert len(bench.made) - begun == dials
 
     on_the_bench(scenario)
 
@@ -370,18 +364,6 @@ def test_closing_from_on_open_ends_the_loop() -> None:
     on_the_bench(scenario)
 
 
-def test_the_first_message_costs_later_ones_nothing() -> None:
-    async def scenario(bench: Bench) -> None:
-        async for connection in bench.loop():
-            plain = aiohttp.ClientWebSocketResponse.receive
-            assert getattr(connection.ws.receive, "__func__", None) is not plain
-            await converse(connection)
-            assert getattr(connection.ws.receive, "__func__", None) is plain
-            break
-
-    on_the_bench(scenario)
-
-
 def test_what_a_factory_raises_ends_the_loop() -> None:
     async def scenario(bench: Bench) -> None:
         with pytest.raises(ConfigurationError, match="open_timeout"):
@@ -398,6 +380,14 @@ def test_a_factory_that_makes_something_else_is_refused() -> None:
             await follow(reconnect(factory))
 
     on_the_bench(scenario)
+
+
+async def test_a_dial_that_is_async_is_refused_at_once() -> None:
+    async def dial() -> None: ...
+
+    factory: Any = dial
+    with pytest.raises(ConfigurationError, match=r"dial must be a def .*, got an async def"):
+        reconnect(factory)
 
 
 @pytest.mark.parametrize("name", ["dial", "retry", "upgrade", "random"])

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from itertools import islice, pairwise
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -21,6 +21,7 @@ from agent_conn import (
     HandshakeRejected,
     OpenHookFailed,
     Phase,
+    Quota,
     RetriesExhausted,
     RetryPolicy,
     StateError,
@@ -28,11 +29,11 @@ from agent_conn import (
     classify_failure,
 )
 from agent_conn._dial.translate import rejected
-from agent_conn._reconnect.retry import RetryBudget
+from agent_conn._reconnect.retry import RetryBudget, is_outage
 from agent_conn._secrets import Secrets
 
 RETRIED_STATUSES = {408, 429, *range(500, 600)}
-RETRIED_CLOSES = {1000, 1001, 1005, 1006, 1011, 1012, 1013, 1014}
+RETRIED_CLOSES = {1000, 1001, 1005, 1006, 1011, 1012, 1013, 1014, 4408, 4429}
 
 
 def most() -> float:
@@ -44,12 +45,23 @@ def lost(code: int = 1011) -> ConnectionLost:
     return ConnectionLost(code=code)
 
 
+def hook_failed(code: int, *, retryable: bool = True) -> OpenHookFailed:
+    """What is known where a connection ended under its hook with ``code``."""
+    error = OpenHookFailed(retryable=retryable)
+    error.loss = lost(code)
+    return error
+
+
+def rejected_for(category: str | None) -> HandshakeRejected:
+    return HandshakeRejected(status=429, quota=Quota(category=category), retryable=True)
+
+
 @pytest.mark.parametrize("status", range(400, 600))
 def test_a_rejection_is_retried_by_its_status(status: int) -> None:
     assert classify_failure(rejected(status, {}, b"", Secrets())) is (status in RETRIED_STATUSES)
 
 
-@pytest.mark.parametrize("code", [*range(1000, 1016), 3000, 3008, 4000, 4999])
+@pytest.mark.parametrize("code", [*range(1000, 1016), 3000, 3008, 4000, 4004, 4408, 4429, 4999])
 def test_a_loss_is_retried_by_its_close_code(code: int) -> None:
     assert classify_failure(lost(code)) is (code in RETRIED_CLOSES)
 
@@ -69,6 +81,16 @@ def test_a_timeout_is_retried_in_whatever_phase(phase: Phase) -> None:
         (TokenUnavailable(), False),
         (OpenHookFailed(retryable=True), True),
         (OpenHookFailed(), False),
+        (hook_failed(1012), True),
+        (hook_failed(4004), False),
+        (hook_failed(1008), False),
+        (hook_failed(1011, retryable=False), False),
+        (rejected_for("MaxGatewayCredits"), False),
+        (rejected_for("maxgatewaycreditsperday"), False),
+        (rejected_for("MaxConcurrentGatewaySTT"), True),
+        (rejected_for("MaxGatewayLLMRpm"), True),
+        (rejected_for("SomethingNew"), True),
+        (rejected_for(None), True),
         (AttributionUnavailable(retryable=True), True),
         (ConfigurationError(), False),
         (StateError(), False),
@@ -104,30 +126,32 @@ def test_a_classify_hook_decides_and_may_leave_it_to_the_policy(
     assert RetryPolicy(classify=lambda _: verdict).retries(lost(code)) is retried
 
 
-def test_delays_grow_by_the_factor_up_to_the_cap() -> None:
-    policy = RetryPolicy(initial=0.5, factor=2.0, cap=3.0)
-    assert list(islice(policy.delays(most), 5)) == [0.5, 1.0, 2.0, 3.0, 3.0]
+def test_ceilings_double_up_to_the_cap() -> None:
+    policy = RetryPolicy(initial=0.5, cap=3.0)
+    assert list(islice(policy.ceilings(), 5)) == [0.5, 1.0, 2.0, 3.0, 3.0]
 
 
-def test_delays_are_jittered_down_to_nothing() -> None:
+def test_delays_are_a_random_part_of_the_ceiling() -> None:
     draws = iter([0.0, 0.5, 1.0])
-    assert list(islice(RetryPolicy(initial=1.0).delays(lambda: next(draws)), 3)) == [0, 1, 4]
+    budget = RetryBudget(RetryPolicy(initial=1.0), draws.__next__)
+    assert [budget.failed(DialFailed(retryable=True)).seconds for _ in range(3)] == [0, 1, 4]
 
 
 @given(
     initial=st.floats(0, 1e6),
-    factor=st.floats(1, 1e6),
     cap=st.floats(0, 1e6),
-    draws=st.lists(st.floats(0, 1), min_size=2, max_size=60),
+    lives=st.lists(st.one_of(st.none(), st.floats(0, 1e4)), min_size=1, max_size=60),
+    draw=st.floats(0, 1),
 )
 def test_no_delay_is_above_the_cap_or_below_zero(
-    initial: float, factor: float, cap: float, draws: list[float]
+    initial: float, cap: float, lives: list[float | None], draw: float
 ) -> None:
-    source = iter(draws)
-    policy = RetryPolicy(initial=initial, factor=factor, cap=cap)
-    assert all(0 <= one <= cap for one in islice(policy.delays(source.__next__), len(draws)))
-    ceilings = list(islice(policy.delays(most), len(draws)))
-    assert all(one <= other for one, other in pairwise(ceilings))
+    budget = RetryBudget(RetryPolicy(attempts=None, initial=initial, cap=cap), lambda: draw)
+    for lived in lives:
+        failed = lived is None
+        pause = budget.failed(DialFailed()) if failed else budget.lost(lost(1012), lived or 0.0)
+        assert 0 <= pause.seconds <= cap
+        assert pause.least == 0
 
 
 @pytest.mark.parametrize(
@@ -136,15 +160,15 @@ def test_no_delay_is_above_the_cap_or_below_zero(
         {"attempts": 0},
         {"attempts": True},
         {"attempts": 1.5},
-        {"quick_failures": 0},
-        {"factor": 0.9},
+        {"attempts": "many"},
+        {"share_health": 1},
+        {"restart_spread": -0.5},
         {"initial": -1},
         {"initial": True},
         {"cap": math.inf},
         {"cap": "1"},
         {"retry_after_cap": math.nan},
         {"initial": 10**400},
-        {"stable_after": -0.1},
         {"classify": 1},
     ],
     ids=repr,
@@ -154,31 +178,50 @@ def test_a_wrong_value_is_refused_by_name(wrong: dict[str, Any]) -> None:
         RetryPolicy(**wrong)
 
 
-def test_a_retry_after_is_waited_for_up_to_its_cap() -> None:
-    budget = RetryBudget(RetryPolicy(initial=1.0, factor=10.0, retry_after_cap=60.0), most)
-    assert budget.failed(ConnectError(retryable=True, retry_after=2.0)) == 2.0
-    assert budget.failed(ConnectError(retryable=True, retry_after=3600.0)) == 60.0
-    assert budget.failed(ConnectError(retryable=True, retry_after=0.1)) == 20.0
+@pytest.mark.parametrize("draw", [0.0, 0.5, 1.0])
+def test_a_retry_after_is_a_lower_bound_up_to_its_cap_and_has_jitter_above(draw: float) -> None:
+    budget = RetryBudget(RetryPolicy(initial=1.0, retry_after_cap=60.0), lambda: draw)
+    assert budget.failed(ConnectError(retryable=True, retry_after=2.0)) == (2.0 + draw, 2.0)
+    assert budget.failed(ConnectError(retryable=True, retry_after=3600.0)) == (60 + 2 * draw, 60.0)
 
 
-def test_the_budget_ends_with_every_attempts_error() -> None:
+def test_a_classify_hook_that_gives_something_else_is_refused() -> None:
+    classify: Any = lambda _: "yes"  # noqa: E731
+    with pytest.raises(ConfigurationError, match="classify must return True, False or None, got"):
+        RetryPolicy(classify=classify).retries(lost())
+
+
+def test_the_budget_ends_with_every_failures_error() -> None:
     budget = RetryBudget(RetryPolicy(attempts=3), most)
-    errors = [DialFailed(str(number)) for number in range(3)]
-    budget.failed(errors[0])
-    budget.failed(errors[1])
-    with pytest.raises(RetriesExhausted) as caught:
-        budget.failed(errors[2])
+    errors = [DialFailed(str(number)) for number in range(4)]
+    for error in errors[:3]:
+        budget.failed(error)
+    with pytest.raises(RetriesExhausted, match="all 3 redials") as caught:
+        budget.failed(errors[3])
     assert caught.value.attempts == tuple(errors)
-    assert caught.value.last is errors[2]
-    assert [error.attempt for error in errors] == [1, 2, 3]
+    assert caught.value.last is errors[3]
+    assert [error.attempt for error in errors] == [1, 2, 3, 4]
 
 
-def test_without_a_limit_the_budget_never_ends_and_keeps_few_errors() -> None:
-    budget = RetryBudget(RetryPolicy(attempts=None, quick_failures=1), most)
+def test_without_a_limit_the_budget_never_ends() -> None:
+    budget = RetryBudget(RetryPolicy(attempts=None), most)
     for _ in range(5_000):
         budget.failed(DialFailed())
+        budget.lost(lost(), 0.0)
+    assert budget.left is None
+
+
+def lose_for_ever(budget: RetryBudget) -> None:
+    while True:
+        budget.lost(lost(), 0.0)
+
+
+def test_few_errors_are_kept() -> None:
+    budget = RetryBudget(RetryPolicy(), most)
+    for _ in range(200):
+        budget.lost(lost(), 2.3)
     with pytest.raises(RetriesExhausted) as caught:
-        budget.lost(lost(), proven=False, stable=False)
+        lose_for_ever(budget)
     assert len(caught.value.attempts) == 100
 
 
@@ -189,48 +232,76 @@ def test_a_final_failure_is_raised_as_it_is() -> None:
     assert caught.value is error
 
 
-@pytest.mark.parametrize("proven", [True, False])
-def test_a_final_loss_is_raised_even_of_a_proven_connection(proven: bool) -> None:
+@pytest.mark.parametrize("lived", [0.0, 3600.0])
+def test_a_final_loss_is_raised_however_long_the_connection_lived(lived: float) -> None:
     with pytest.raises(ConnectionLost):
-        RetryBudget(RetryPolicy(), most).lost(lost(1008), proven=proven, stable=False)
+        RetryBudget(RetryPolicy(), most).lost(lost(1008), lived)
 
 
-def test_proof_resets_the_budget() -> None:
-    budget = RetryBudget(RetryPolicy(attempts=2), most)
-    for _ in range(50):
+def test_each_second_gives_back_a_sixtieth_of_the_budget() -> None:
+    budget = RetryBudget(RetryPolicy(attempts=30), most)
+    for _ in range(10):
         budget.failed(DialFailed())
-        assert budget.spent == 1
-        assert budget.lost(lost(), proven=True, stable=True) == 0.0
-        assert budget.spent == 0
+    assert budget.left == 20
+    budget.lost(lost(), 8.0)
+    assert budget.left == pytest.approx(20 + 4 - 1)
+    budget.lost(lost(), 3600.0)
+    assert budget.left == 29
 
 
-def test_an_open_connection_without_proof_resets_nothing() -> None:
-    budget = RetryBudget(RetryPolicy(attempts=3, initial=1.0), most)
-    assert budget.failed(DialFailed()) == 1.0
-    assert budget.lost(lost(), proven=False, stable=False) == 2.0
-    with pytest.raises(RetriesExhausted):
+def test_a_budget_that_is_whole_again_keeps_no_old_errors() -> None:
+    budget = RetryBudget(RetryPolicy(attempts=1), most)
+    budget.failed(DialFailed("old"))
+    budget.lost(lost(), 60.0)
+    with pytest.raises(RetriesExhausted) as caught:
+        budget.failed(DialFailed("new"))
+    assert [type(one) for one in caught.value.attempts] == [ConnectionLost, DialFailed]
+
+
+def test_lives_shorter_than_their_ceiling_are_redialled_ever_slower() -> None:
+    budget = RetryBudget(RetryPolicy(), most)
+    delays = [budget.lost(lost(), 0.5).seconds for _ in range(7)]
+    assert delays == [1.0, 2.0, 4.0, 8.0, 16.0, 20.0, 20.0]
+
+
+@pytest.mark.parametrize("failures", [0, 1, 10])
+def test_a_long_life_is_redialled_at_once_and_sets_the_ceiling_back(failures: int) -> None:
+    budget = RetryBudget(RetryPolicy(), most)
+    for _ in range(failures):
         budget.failed(DialFailed())
+    assert budget.lost(lost(), 2.4).seconds == 0.0
+    assert budget.failed(DialFailed()).seconds == 1.0
 
 
-def test_connections_that_end_at_once_end_the_loop_even_between_other_failures() -> None:
-    budget = RetryBudget(RetryPolicy(quick_failures=3), most)
-    for _ in range(2):
-        budget.lost(lost(), proven=False, stable=False)
-        budget.failed(DialFailed())
-    with pytest.raises(RetriesExhausted, match="3 connections in a row"):
-        budget.lost(lost(), proven=False, stable=False)
+@pytest.mark.parametrize("code", [1012, 1013])
+@pytest.mark.parametrize("draw", [0.0, 0.3, 1.0])
+def test_after_a_restart_a_redial_waits_a_random_part_of_its_spread(code: int, draw: float) -> None:
+    budget = RetryBudget(RetryPolicy(restart_spread=5.0), lambda: draw)
+    assert budget.lost(lost(code), 3600.0).seconds == 5.0 * draw
+    assert budget.lost(lost(1011), 3600.0).seconds == 0.0
 
 
-def test_the_first_redial_after_a_proven_connection_is_at_once_and_the_next_is_not() -> None:
-    budget = RetryBudget(RetryPolicy(initial=1.0), most)
-    assert budget.lost(lost(), proven=True, stable=False) == 0.0
-    assert budget.failed(DialFailed()) == 1.0
+def test_a_restart_waits_no_longer_than_the_policys_cap() -> None:
+    budget = RetryBudget(RetryPolicy(initial=0.0, cap=0.5), most)
+    assert budget.lost(lost(1012), 3600.0).seconds == 0.5
 
 
-def test_a_peer_that_talks_and_hangs_up_is_not_dialled_ever_faster() -> None:
-    budget = RetryBudget(RetryPolicy(initial=1.0, quick_failures=3), most)
-    delays = [budget.lost(lost(), proven=True, stable=False) for _ in range(6)]
-    assert delays == [0.0, 0.0, 1.0, 2.0, 4.0, 8.0]
-    assert budget.lost(lost(), proven=True, stable=True) == 0.0
-    assert budget.lost(lost(), proven=True, stable=False) == 0.0
-    assert budget.failed(DialFailed()) == 1.0
+@pytest.mark.parametrize(
+    ("error", "outage"),
+    [
+        (DialFailed(), True),
+        (ConnectTimeout(phase=Phase.DIAL), True),
+        (ConnectTimeout(phase=Phase.HANDSHAKE), True),
+        (HandshakeRejected(status=503), True),
+        (HandshakeRejected(status=429), False),
+        (ConnectTimeout(phase=Phase.TOKEN), False),
+        (ConnectTimeout(phase=Phase.ON_OPEN), False),
+        (TokenUnavailable(retryable=True), False),
+        (OpenHookFailed(retryable=True), False),
+    ],
+    ids=repr,
+)
+def test_only_what_an_origin_itself_refuses_counts_as_its_outage(
+    error: AgentConnError, outage: bool
+) -> None:
+    assert is_outage(error) is outage

@@ -97,7 +97,14 @@ async def test_a_failed_upgrade_tells_no_credential(
     async def fail(_: InferenceConnection) -> None:
         raise ValueError(TOKEN)
 
-    dial = secret(Line(line.gateway, session), identity=room.identity)
+    make = secret(Line(line.gateway, session), identity=room.identity)
+    fails = False
+
+    def dial() -> InferenceConnection:
+        if fails:
+            raise ValueError(TOKEN)
+        return make()
+
     loop = reconnect(dial, retry=FAST, upgrade=UpgradePolicy(drain=fail))
     async for connection in loop:
         if loop.statistics.upgraded:
@@ -105,7 +112,12 @@ async def test_a_failed_upgrade_tells_no_credential(
         room.connected.set()
         line.gateway.inject(Reject(503, {"X-Echo": TOKEN}, ECHO))
         assert not await loop.upgrade()
+        fails = True
+        assert not await loop.upgrade()
+        fails = False
         assert await loop.upgrade()
+        assert loop.last_error is not None
+        assert_clean([*told_by(loop.last_error), repr(loop.statistics)])
         await connection.ws.send_str("still here")
     await loop.aclose()
     assert loop.statistics.drains_cut == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import aiohttp
@@ -19,6 +20,7 @@ from agent_conn import (
     InferenceConnection,
     Reconnector,
     UpgradePolicy,
+    reconnect,
 )
 from agent_conn.gateway import IgnoreClose, Reject, Reset, StallInHandshake
 
@@ -184,7 +186,7 @@ def test_without_a_better_identity_nothing_is_dialled() -> None:
     on_the_bench(scenario)
 
 
-def test_an_id_that_comes_and_goes_makes_one_upgrade_a_level() -> None:
+def test_an_id_that_comes_and_goes_makes_one_upgrade_a_value() -> None:
     async def scenario(bench: Bench) -> None:
         agent = True
 
@@ -207,6 +209,83 @@ def test_an_id_that_comes_and_goes_makes_one_upgrade_a_level() -> None:
         await loop.aclose()
         assert begun == [True, False, False, False]
         assert loop.statistics.upgrades_begun == 1
+
+    on_the_bench(scenario)
+
+
+def test_another_id_of_the_same_level_is_an_upgrade_and_each_value_is_left_once() -> None:
+    async def scenario(bench: Bench) -> None:
+        known = "PA_1"
+        loop = bench.loop(identity=lambda: AgentIdentity(agent_id=known))
+        sent, begun = [], []
+        async for connection in loop:
+            identity = connection.record.identity
+            assert identity is not None
+            sent.append(identity.agent_id)
+            known = {"PA_1": "PA_2", "PA_2": "PA_1"}[known]
+            begun.append(await loop.upgrade())
+            if not begun[-1]:
+                break
+        await loop.aclose()
+        assert sent == ["PA_1", "PA_2", "PA_1"]
+        assert begun == [True, True, False]
+
+    on_the_bench(scenario)
+
+
+def test_an_upgrade_that_fails_is_told_and_tried_again_with_growing_delays(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def scenario(bench: Bench) -> None:
+        room = Room()
+        tried: list[float] = []
+        failing = 3
+
+        def dial() -> InferenceConnection:
+            nonlocal failing
+            if loop.statistics.opened and failing:
+                failing -= 1
+                tried.append(now())
+                raise KeyError("nothing configured")
+            return bench.dial(**late(room))
+
+        policy = UpgradePolicy(room_connected=room.connected, jitter=0.0)
+        loop = reconnect(dial, upgrade=policy, random=lambda: 1.0)
+        async for connection in loop:
+            if loop.statistics.upgraded:
+                assert connection.attribution is AttributionLevel.AGENT
+                break
+            room.connected.set()
+            await bench.gateway.wait_until(lambda: len(bench.gateway.connections) == 2, 60)
+            await settle()
+            assert tried == [0.0, 1.0, 3.0]
+            assert now() == 7.0
+            assert str(loop.last_error) == "dial raised KeyError"
+            assert loop.statistics.upgrades_failed == 3
+        await loop.aclose()
+        failures = [record for record in caplog.records if record.message == "upgrade_failed"]
+        assert [vars(record)["error"] for record in failures] == ["dial raised KeyError"] * 3
+
+    on_the_bench(scenario)
+
+
+def test_a_better_one_that_is_lost_before_its_boundary_is_opened_again() -> None:
+    async def scenario(bench: Bench) -> None:
+        room = Room()
+        policy = UpgradePolicy(room_connected=room.connected, jitter=0.0)
+        loop = bench.loop(upgrade=policy, **late(room))
+        async for _ in loop:
+            if loop.statistics.upgraded:
+                break
+            room.connected.set()
+            await bench.gateway.wait_until(lambda: len(bench.gateway.connections) == 2, 60)
+            bench.gateway.connections[-1].inject(Reset())
+            await settle()
+            assert loop.better is None
+            await elapse(60.0)
+            assert loop.better is not None
+        await loop.aclose()
+        assert loop.statistics.upgraded == 1
 
     on_the_bench(scenario)
 
@@ -339,7 +418,13 @@ def test_closing_the_loop_closes_a_better_one_that_is_being_opened_or_ready() ->
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"room_connected": 1}, {"jitter": -1}, {"drain": 1}, {"drain_timeout": 0}],
+    [
+        {"room_connected": 1},
+        {"room_connected": threading.Event()},
+        {"jitter": -1},
+        {"drain": 1},
+        {"drain_timeout": 0},
+    ],
     ids=repr,
 )
 def test_a_wrong_value_is_refused_by_name(wrong: dict[str, Any]) -> None:
