@@ -18,7 +18,6 @@ from agent_conn import (
     AgentIdentity,
     ConnectionPool,
     InferenceConnection,
-    RetryPolicy,
     UpgradePolicy,
     reconnect,
 )
@@ -33,8 +32,6 @@ CREATE_VOICE = json.dumps(
 )
 CHUNKS_A_SENTENCE = 20
 TURNS, TURN_SECONDS = (3, 10), (2.0, 6.0)
-# Below a turn's length: a loop backs off from connections that end sooner again and again.
-STABLE_AFTER = 1.0
 ROOM_AFTER_SECONDS, CONNECT_WAIT = (0.0, 1.0), 0.5
 OPEN_TIMEOUT = 3.0
 PAUSE_SECONDS = 0.2
@@ -156,7 +153,6 @@ class Streams:
             self._late_room() as room,
             reconnect(
                 partial(self._connection, path, room),
-                retry=RetryPolicy(stable_after=STABLE_AFTER),
                 upgrade=UpgradePolicy(room_connected=room),
             ) as loop,
         ):
