@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from typing import Any, TypeVar
 
 import aiohttp
 from duplex import converse
 
-from agent_conn import ConnectionLost, InferenceConnection, Reconnector, ReplayBuffer
+from agent_conn import InferenceConnection, Reconnector, ReplayBuffer
 
 T = TypeVar("T")
 Work = Coroutine[Any, Any, None]
@@ -34,15 +33,20 @@ async def converse_over(
         Exception: whatever else `feed`, `read` or `write` raised.
     """
     feeding: asyncio.Task[None] | None = None
+
+    async def pump(connection: InferenceConnection) -> bool:
+        nonlocal feeding
+        if feeding is None:
+            feeding = asyncio.create_task(feed(), name="feeder")
+        buffer.begin()
+        repeated = buffer.statistics.repeated_seconds
+        # A drop comes out of here, and has the loop dial again.
+        await converse(connection, read(connection, repeated), write(connection.ws))
+        return True
+
     try:
         async with loop:
-            async for connection in loop:
-                if feeding is None:
-                    feeding = asyncio.create_task(feed(), name="feeder")
-                repeated = buffer.begin()
-                with suppress(ConnectionLost, ConnectionError):
-                    await converse(connection, read(connection, repeated), write(connection.ws))
-                    break
+            await loop.run(pump)
         if feeding is not None:
             await feeding
     finally:
