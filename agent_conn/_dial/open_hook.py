@@ -32,7 +32,7 @@ async def run_on_open(hook: OpenHook, opened: OpenWebSocket) -> None:
         loss = opened.loss()
         failure = OpenHookFailed(
             f"on_open raised {type(error).__name__}",
-            retryable=loss is not None or is_drop(error, closed=ws.closed),
+            retryable=ws.closed or is_drop(error, closed=ws.closed),
         )
         failure.loss = loss
         raise failure from error

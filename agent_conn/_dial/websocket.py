@@ -88,6 +88,8 @@ class InferenceWebSocket(aiohttp.ClientWebSocketResponse):
 
     close_timeout: float | None = None
     """Seconds for a close, whatever the peer says meanwhile."""
+    closed_here: bool = False
+    """Whether it was closed from this side, before a Close of the peer's was read."""
 
     def __init__(self, reader: Any, *args: Any, **options: Any) -> None:  # noqa: ANN401
         self.arrivals: Arrivals = Arrivals(reader)
@@ -113,6 +115,7 @@ class InferenceWebSocket(aiohttp.ClientWebSocketResponse):
 
     async def close(self, *, code: int = 1000, message: bytes = b"") -> bool:
         """Close, within ``close_timeout``."""
+        self.closed_here = self.closed_here or not (self.closed or self.arrivals.close)
         if self.close_timeout is not None and self.arrivals.deadline is None:
             self.arrivals.deadline = asyncio.get_running_loop().time() + self.close_timeout
         return await super().close(code=code, message=message)
