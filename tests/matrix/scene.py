@@ -332,8 +332,11 @@ async def open_scene(cell: Cell) -> AsyncIterator[Scene]:
         return reach
 
     trace = aiohttp.TraceConfig()
-    trace.on_connection_create_start.append(reaching(Place.DIAL))
+    # A dial follows its request's start at once. A guard has its own connection, which the
+    # request then finds; without one the request makes it.
+    trace.on_request_start.append(reaching(Place.DIAL))
     trace.on_connection_create_end.append(reaching(Place.HANDSHAKE))
+    trace.on_connection_reuseconn.append(reaching(Place.HANDSHAKE))
     async with Gateway(tls=True) as gateway, FaultProxy(gateway.port) as proxy:
         connector = aiohttp.TCPConnector(limit=1, ssl=gateway.client_ssl or True)
         async with aiohttp.ClientSession(
