@@ -55,7 +55,14 @@ class Lease:
             self._connection = self._maintenance.lend(slot, self)
             return self._connection
         self._maintenance.did["timeouts"] += 1
-        raise self._expiry() from self._state.last_failure
+        states, failure = self._state.states(), self._state.last_failure
+        text = (
+            f"no connection within {self._timeout:g} s: {states[SlotState.BUSY]} in use, "
+            f"{states[SlotState.DIALING]} being opened, at most {self._state.max_size} in all"
+        )
+        if failure is not None:
+            text += f"; the last dial failed: {failure}"
+        raise PoolTimeout(text) from failure
 
     async def __aexit__(
         self,
@@ -74,7 +81,13 @@ class Lease:
             slot = self._state.take(self._minimum, self._maintenance.is_current, now)
             if slot is None:
                 slot = await self._wait(first=first)
-            if await self._accept(slot):
+            unfit: CloseReason | None = CloseReason.FAILED
+            try:
+                unfit = await self._examine(slot)
+            finally:
+                if unfit is not None:
+                    self._maintenance.give_back(slot, unfit)
+            if unfit is None:
                 return slot
             # Whoever was given a dead one has waited already, and is next in line.
             first = True
@@ -107,37 +120,17 @@ class Lease:
             raise given
         return given
 
-    async def _accept(self, slot: Slot) -> bool:
-        """Whether it can be lent; one that cannot is given back."""
-        accepted, broken = False, CloseReason.FAILED if self._probe else None
-        try:
-            broken = await self._examine(slot)
-            # Meanwhile the pool may have closed it, or decided to.
-            accepted = broken is None and slot.doomed is None and slot.state is SlotState.BUSY
-        finally:
-            if not accepted:
-                self._maintenance.give_back(slot, broken)
-        return accepted
-
     async def _examine(self, slot: Slot) -> CloseReason | None:
         """Why it cannot be lent, or None."""
         idle = self._maintenance.open.get(slot)
         if idle is None or (slot.used and not await idle.is_alive()):
             return CloseReason.DEAD
-        if self._probe is None or slot.doomed is not None:
-            return None
-        try:
-            await self._probe(idle.ws)
-        except Exception:
-            if not slot.used:
-                raise
-            return CloseReason.PROBE
-        return None
-
-    def _expiry(self) -> PoolTimeout:
-        states, failure = self._state.states(), self._state.last_failure
-        text = (
-            f"no connection within {self._timeout:g} s: {states[SlotState.BUSY]} in use, "
-            f"{states[SlotState.DIALING]} being opened, at most {self._state.max_size} in all"
-        )
-        return PoolTimeout(text if failure is None else f"{text}; the last dial failed: {failure}")
+        if self._probe is not None and slot.doomed is None:
+            try:
+                await self._probe(idle.ws)
+            except Exception:
+                if not slot.used:
+                    raise
+                return CloseReason.PROBE
+        # Meanwhile the pool may have decided to close it.
+        return slot.doomed

@@ -47,28 +47,27 @@ class IdleConnection:
 
     def read(self) -> asyncio.Task[None]:
         """Read from now on, until somebody asks ``is_alive``."""
-        before = self._reader
-        if before is None or before.done() or before.cancelling():
+        if self._reader is None:
             self._reader = asyncio.create_task(
-                self._read(before), name="agent_conn.pool.read", context=contextvars.Context()
+                self._read(), name="agent_conn.pool.read", context=contextvars.Context()
             )
             self._reader.add_done_callback(self._note_end)
-            return self._reader
-        return before
+        return self._reader
 
     async def is_alive(self) -> bool:
-        """Whether it is open, for all that has reached this machine. Reads no more if it is."""
+        """Whether it is open, for all that has reached this machine. Reads no more then."""
         reader = self.read()
         for _ in range(LOOKS):
             arrived = self._poll.poll(0) if self._poll is not None and not self.is_over() else []
             # What the event loop had taken in before, the reader comes to in this turn.
             await asyncio.sleep(0)
-            if reader.done() or self.is_over() or any(events & _GONE for _, events in arrived):
+            if reader.done() or any(events & _GONE for _, events in arrived):
                 return False
             if not arrived:
                 break
         await self._stop()
-        return reader.cancelled()
+        self._reader = None
+        return reader.cancelled() and not self.is_over()
 
     def is_over(self) -> bool:
         """Whether it is closed, or about to be."""
@@ -88,9 +87,7 @@ class IdleConnection:
                 self._reader.cancel()
             await asyncio.sleep(0)
 
-    async def _read(self, before: asyncio.Task[None] | None) -> None:
-        if before is not None and not before.done():
-            await asyncio.wait({before})
+    async def _read(self) -> None:
         while (await self.ws.receive()).type in _DATA:
             self._on_message()
 

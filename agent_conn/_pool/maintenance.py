@@ -125,7 +125,8 @@ class Maintenance:
     def end_loan(self, connection: InferenceConnection, broken: CloseReason | None) -> None:
         """A borrower returns its connection; ``broken`` is why it cannot be lent again."""
         slot, _ = self.lent.pop(connection)
-        if self._reset is None or broken is not None or connection.ws.closed:
+        ends = broken or slot.doomed or slot.state is not SlotState.BUSY or connection.ws.closed
+        if self._reset is None or ends:
             self.give_back(slot, broken)
         else:
             task = self._work[slot] = self._begin(_reset(connection.ws, self._reset), "reset")

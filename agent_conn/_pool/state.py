@@ -77,6 +77,8 @@ class PoolState:
         for slot in self.idle[::-1]:
             if slot.level >= minimum and not self._overdue(slot, now) and is_current(slot):
                 self._move(slot, SlotState.BUSY)
+                if self._min_idle:
+                    self.tidy(now)
                 return slot
         return None
 
@@ -212,7 +214,7 @@ class PoolState:
 
     def _may_refill(self, now: float) -> bool:
         since = self._refill.since
-        if any(since <= slot.opened_at <= now - SHORT_LIFE for slot in self.slots):
+        if any(since <= s.opened_at <= now - SHORT_LIFE and not s.is_leaving() for s in self.slots):
             # What was dialled last has lasted.
             self._refill.reset()
         return self._outage.allows(now) and self._refill.allows(now)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import cycle
+
 from pooling import Clock, Site, echo, until
 
 from agent_conn import CloseReason, ConnectionState
@@ -28,7 +30,7 @@ async def test_one_that_grows_old_while_idle_is_replaced_before_it_is_too_old(si
 
 
 async def test_what_was_opened_together_is_not_renewed_together(site: Site) -> None:
-    clock, spread = Clock(), iter((0.0, 1.0))
+    clock, spread = Clock(), cycle((0.0, 1.0))
     async with site.pool(max_age=100.0, jitter=lambda: next(spread), clock=clock) as pool:
         async with pool.acquire() as late, pool.acquire() as soon:
             pass

@@ -207,7 +207,7 @@ async def test_a_failure_that_may_pass_is_followed_by_another_dial(site: Site) -
 async def test_at_the_timeout_the_last_failure_is_the_cause(site: Site) -> None:
     site.gateway.inject(Reject(503), times=None)
     async with site.pool() as pool:
-        with pytest.raises(PoolTimeout, match="the last dial failed: .*503") as caught:
+        with pytest.raises(PoolTimeout, match=r"the last dial failed: .*503") as caught:
             await pool.acquire(timeout=0.1)
         assert isinstance(caught.value.__cause__, HandshakeRejected)
 
