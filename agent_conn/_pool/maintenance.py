@@ -162,16 +162,16 @@ class Maintenance:
             await asyncio.sleep(0)
 
     def _carry_out(self, order: Order, slot: Slot) -> None:
-        if order is Order.READ:
+        # What becomes of a task is seen to by a callback: one cancelled before it starts cannot.
+        if order == "read":
             self.open[slot].read()
-        elif order is Order.DIAL:
+        elif order == "dial":
             context = None if slot.borrower is None else slot.borrower.context.copy()
             task = self._work[slot] = self._begin(self._open(slot), "dial", context)
-            # A callback and not the task's own end: a task cancelled before its start has none.
             task.add_done_callback(partial(self._end_dial, slot))
         elif (work := self._work.get(slot)) is not None:
             work.cancel()
-        if order is Order.CLOSE:
+        if order == "close":
             task = self._begin(self.open[slot].aclose(), "close")
             task.add_done_callback(partial(self._end_close, slot))
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from enum import Enum, auto
 from math import inf
+from typing import Literal
 
 from agent_conn._identity import AttributionLevel
 from agent_conn._pool.backoff import Backoff, may_help
@@ -21,13 +21,8 @@ WAITED_FOR = 4.0
 """Seconds from one dial to the next at most, while they fail and somebody waits."""
 
 
-class Order(Enum):
-    """What is to be done with a slot, at once."""
-
-    DIAL = auto()
-    GIVE_UP = auto()
-    READ = auto()
-    CLOSE = auto()
+Order = Literal["dial", "give up", "read", "close"]
+"""What is to be done with a slot, at once."""
 
 
 class PoolState:
@@ -254,7 +249,7 @@ class PoolState:
         self._outage.begin(now)
         if borrower is None:
             self._refill.begin(now)
-        self._carry_out(Order.DIAL, slot)
+        self._carry_out("dial", slot)
         return slot
 
     def _offer(self, slot: Slot) -> None:
@@ -265,7 +260,7 @@ class PoolState:
         self._move(slot, SlotState.IDLE)
         slot.used = True
         self.idle.append(slot)
-        self._carry_out(Order.READ, slot)
+        self._carry_out("read", slot)
 
     def _overdue(self, slot: Slot, now: float) -> CloseReason | None:
         """Why a connection is too old to be lent, or was idle for too long."""
@@ -281,12 +276,12 @@ class PoolState:
             elif slot.state is not SlotState.CLOSING and slot.doomed is None:
                 slot.doomed = reason
                 if slot.state is SlotState.DIALING:
-                    self._carry_out(Order.GIVE_UP, slot)
+                    self._carry_out("give up", slot)
 
     def _close(self, slot: Slot, reason: CloseReason) -> None:
         self._move(slot, SlotState.CLOSING)
         self.closes[reason] += 1
-        self._carry_out(Order.CLOSE, slot)
+        self._carry_out("close", slot)
 
     def _move(self, slot: Slot, state: SlotState) -> None:
         if slot.state is SlotState.IDLE:

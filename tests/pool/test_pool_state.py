@@ -42,10 +42,10 @@ class Table:
         )
 
     def ordered(self, order: Order) -> list[Slot]:
-        return [slot for given, slot in self.orders if given is order]
+        return [slot for given, slot in self.orders if given == order]
 
     def dials(self) -> list[Slot]:
-        return [slot for slot in self.ordered(Order.DIAL) if slot.state is SlotState.DIALING]
+        return [slot for slot in self.ordered("dial") if slot.state is SlotState.DIALING]
 
     def borrow(
         self, minimum: AttributionLevel = NONE, fits: Callable[[Slot], bool] = lambda _: True
@@ -72,7 +72,7 @@ class Table:
         return [self.land(slot, level) for slot in self.dials()]
 
     def end_closes(self) -> None:
-        for slot in self.ordered(Order.CLOSE):
+        for slot in self.ordered("close"):
             if slot.state is SlotState.CLOSING:
                 self.state.closed_one(slot, self.now)
 
@@ -113,9 +113,9 @@ def test_what_becomes_of_one_that_is_returned(
     table.state.give_back(slot, table.now, broken)
     if reason is None:
         assert table.state.idle == [slot]
-        assert table.ordered(Order.READ) == [slot, slot]
+        assert table.ordered("read") == [slot, slot]
     else:
-        assert table.ordered(Order.CLOSE) == [slot]
+        assert table.ordered("close") == [slot]
         assert table.state.closes == {reason: 1}
     # What is returned a second time is nobody's any more.
     table.state.give_back(slot, table.now, CloseReason.PROBE)
@@ -218,7 +218,7 @@ def test_in_a_full_pool_the_oldest_idle_one_makes_place_for_whom_it_does_not_fit
     table = Table(max_size=2)
     old, _new = table.open_idle(2)
     answers = table.borrow(fits=lambda _: False)
-    assert table.ordered(Order.CLOSE) == [old]
+    assert table.ordered("close") == [old]
     assert table.state.closes == {CloseReason.EVICTED: 1}
     table.end_closes()
     (dial,) = table.dials()
@@ -438,7 +438,7 @@ def test_in_a_full_pool_what_is_due_is_closed_first() -> None:
     (old,) = table.open_idle()
     old.renew_at = table.now
     table.state.tidy(table.now)
-    assert table.ordered(Order.CLOSE) == [old]
+    assert table.ordered("close") == [old]
     assert table.dials() == []
     table.end_closes()
     assert len(table.dials()) == 1
@@ -454,7 +454,7 @@ def test_a_dial_that_somebody_waits_for_takes_the_place_of_what_is_due() -> None
     others = table.borrow(fits=lambda slot: slot is not old)
     _, dial = table.dials()
     table.land(dial)
-    assert table.ordered(Order.CLOSE) == [old]
+    assert table.ordered("close") == [old]
     assert answers + others == [dial]
 
 
@@ -470,7 +470,7 @@ def test_what_could_not_be_replaced_is_tried_again_after_a_pause(fails: bool) ->
     else:
         # In no request's context less was known than in the one of the old.
         table.land(new, ROOM)
-        assert table.ordered(Order.CLOSE) == [new]
+        assert table.ordered("close") == [new]
     assert table.state.idle == [old]
     table.now += RENEWAL_PAUSE - 0.01
     table.state.tidy(table.now)
@@ -488,7 +488,7 @@ def test_a_successor_of_a_lower_level_is_kept_where_the_old_one_is_out_of_date()
     (new,) = table.dials()
     table.land(new, ROOM)
     assert table.state.idle == [new]
-    assert table.ordered(Order.CLOSE) == [old]
+    assert table.ordered("close") == [old]
 
 
 def test_one_that_is_out_of_date_as_it_opens_is_replaced_after_a_pause() -> None:
@@ -508,11 +508,11 @@ def test_invalidated_the_idle_close_the_lent_do_on_their_return_and_dials_begin_
     table.state.prewarm(3, table.now)
     (dial,) = table.dials()
     table.state.invalidate(table.now)
-    assert table.ordered(Order.CLOSE) == [idle]
-    assert table.ordered(Order.GIVE_UP) == [dial]
+    assert table.ordered("close") == [idle]
+    assert table.ordered("give up") == [dial]
     # Given up too late: it had ended in the same turn.
     table.land(dial)
-    assert table.ordered(Order.CLOSE) == [idle, dial]
+    assert table.ordered("close") == [idle, dial]
     table.state.give_back(lent, table.now)
     assert table.state.closes == {CloseReason.INVALIDATED: 3}
     table.end_closes()
@@ -528,12 +528,12 @@ def test_closed_it_tells_those_who_wait_and_gives_up_and_closes_all_but_the_lent
     closed = StateError("closed")
     table.state.shut(closed)
     assert answers == [closed]
-    assert table.ordered(Order.GIVE_UP) == [dial]
-    assert table.ordered(Order.CLOSE) == [idle]
+    assert table.ordered("give up") == [dial]
+    assert table.ordered("close") == [idle]
     table.land(dial)
-    assert table.ordered(Order.CLOSE) == [idle, dial]
+    assert table.ordered("close") == [idle, dial]
     table.state.cut()
-    assert table.ordered(Order.CLOSE) == [idle, dial, lent]
+    assert table.ordered("close") == [idle, dial, lent]
     table.end_closes()
     assert not table.state.slots
     table.state.tidy(table.now)
