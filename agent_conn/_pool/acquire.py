@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable, Generator
-from types import TracebackType
 from typing import Any
 
 import aiohttp
@@ -64,12 +63,7 @@ class Lease:
             text += f"; the last dial failed: {failure}"
         raise PoolTimeout(text) from failure
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
         connection, lent = self._connection, self._maintenance.lent
         if connection in lent and lent[connection][1] is self:
             self._maintenance.end_loan(connection, CloseReason.FAILED if exc_type else None)

@@ -8,8 +8,7 @@ from math import inf
 from agent_conn._reconnect.retry import RetryPolicy, classify_failure
 from agent_conn.errors import AgentConnError, ConnectError
 
-RETRY_AFTER_CAP = 60.0
-"""The longest ``Retry-After`` that is honoured, in seconds; a dial comes up to a tenth later."""
+POLICY = RetryPolicy()
 
 
 def may_help(error: Exception) -> bool:
@@ -24,7 +23,7 @@ class Backoff:
         self.since: float = inf
         """When the failure, or the last dial after it, was; infinite where there was none."""
         self._random = random
-        self._delays = RetryPolicy().delays(random)
+        self._ceiling = POLICY.initial
         self._delay = 0.0
         self._not_before = -inf
 
@@ -36,17 +35,20 @@ class Backoff:
     def begin(self, now: float) -> None:
         """A dial begins. While they fail, the next one has longer to wait."""
         if self.since < inf:
-            self.since, self._delay = now, next(self._delays)
+            self._space(now, min(2 * self._ceiling, POLICY.cap))
 
     def failed(self, now: float, error: Exception | None = None) -> None:
         """A dial failed, or what it opened did not last."""
         if self.since == inf:
-            self._delays = RetryPolicy().delays(self._random)
-            self.since, self._delay = now, next(self._delays)
+            self._space(now, POLICY.initial)
         if isinstance(error, ConnectError) and error.retry_after is not None:
-            wait = min(error.retry_after, RETRY_AFTER_CAP) * (1 + self._random() / 10)
+            # Up to a tenth later, so that not all come at once.
+            wait = min(error.retry_after, POLICY.retry_after_cap) * (1 + self._random() / 10)
             self._not_before = max(self._not_before, now + wait)
 
     def reset(self) -> None:
         """The failures are over."""
         self.since, self._not_before = inf, -inf
+
+    def _space(self, now: float, ceiling: float) -> None:
+        self.since, self._ceiling, self._delay = now, ceiling, self._random() * ceiling

@@ -205,13 +205,13 @@ class Maintenance:
     def _end_dial(self, slot: Slot, task: asyncio.Task[None]) -> None:
         del self._work[slot]
         made, now = self._made.pop(slot, None), self.clock()
-        error: BaseException | None = None if task.cancelled() else task.exception()
-        if task.cancelled() and (made is None or made.state is not ConnectionState.OPEN):
-            error = DialFailed("the dial was cancelled", retryable=False)
-        if made is not None and error is None:
-            # Also where it was cancelled in the very step in which it opened.
+        error = None if task.cancelled() else task.exception()
+        # It may have been cancelled in the very step in which it opened.
+        if made is not None and error is None and made.state is ConnectionState.OPEN:
             self._note_open(slot, made, now)
-        elif isinstance(error, Exception):
+        else:
+            if not isinstance(error, Exception):
+                error = DialFailed("the dial was cancelled", retryable=False)
             self.did["dials_failed"] += slot.doomed is None
             self.state.dial_failed(slot, error, now)
 

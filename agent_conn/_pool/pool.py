@@ -8,16 +8,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
-from types import TracebackType
 from typing import Self
 
 from agent_conn._connection import InferenceConnection
 from agent_conn._identity import AttributionLevel
-from agent_conn._options import check_seconds
+from agent_conn._options import check_seconds, check_type, kind
 from agent_conn._pool.acquire import Lease, Probe
 from agent_conn._pool.keepalive import Keepalive
 from agent_conn._pool.maintenance import Maintenance, Reset
-from agent_conn._pool.slot import CloseReason, Slot, SlotState
+from agent_conn._pool.slot import CloseReason, SlotState
 from agent_conn.errors import ConfigurationError, StateError
 
 
@@ -104,9 +103,8 @@ class ConnectionPool:
             _check_callable(name, function)
         if reset is not None:
             _check_callable("reset", reset)
-        if not (keepalive is None or isinstance(keepalive, Keepalive)):
-            kind = type(keepalive).__name__
-            raise ConfigurationError(f"keepalive must be a Keepalive or None, got {kind}")
+        if keepalive is not None:
+            check_type("keepalive", keepalive, Keepalive)
         _check_count("max_size", max_size)
         _check_count("min_idle", min_idle, least=0, most=max_size)
         self._maintenance = Maintenance(
@@ -128,12 +126,7 @@ class ConnectionPool:
         self._state.tidy(self._maintenance.enter())
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     def acquire(
@@ -164,10 +157,8 @@ class ConnectionPool:
             ConnectError: the dial failed, and another would too.
             StateError: the pool is closed, or belongs to another event loop.
         """
-        if type(min_attribution) is not AttributionLevel:
-            kind = type(min_attribution).__name__
-            raise ConfigurationError(f"min_attribution must be an AttributionLevel, got {kind}")
-        if timeout is not None and timeout != 15.0:
+        check_type("min_attribution", min_attribution, AttributionLevel)
+        if timeout is not None:
             timeout = check_seconds("timeout", timeout)
         if probe is not None:
             _check_callable("probe", probe)
@@ -179,7 +170,9 @@ class ConnectionPool:
         Raises:
             StateError: it is not lent by this pool, or was returned before.
         """
-        self._lent(connection)
+        self._maintenance.enter()
+        if connection not in self._maintenance.lent:
+            raise StateError("the connection is not lent by this pool")
         self._maintenance.end_loan(connection, None if reuse else CloseReason.FAILED)
 
     def prewarm(self, count: int = 1) -> None:
@@ -261,22 +254,15 @@ class ConnectionPool:
         if cancelled is not None:
             raise cancelled
 
-    def _lent(self, connection: InferenceConnection) -> Slot:
-        self._maintenance.enter()
-        if connection not in self._maintenance.lent:
-            raise StateError("the connection is not lent by this pool")
-        slot, _ = self._maintenance.lent[connection]
-        return slot
-
 
 def _check_callable(name: str, value: object) -> None:
     if not callable(value):
-        raise ConfigurationError(f"{name} must be callable, got {type(value).__name__}")
+        raise ConfigurationError(f"{name} must be callable, got {kind(value)}")
 
 
 def _check_count(name: str, value: object, *, least: int = 1, most: int | None = None) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigurationError(f"{name} must be a whole number, got {type(value).__name__}")
+        raise ConfigurationError(f"{name} must be a whole number, got {kind(value)}")
     if value < least or (most is not None and value > most):
         limit = f"{least} or more" if most is None else f"from {least} to max_size={most}"
         raise ConfigurationError(f"{name} must be {limit}, got {value}")
