@@ -8,9 +8,10 @@ By hand with 10,000 pools on asyncio and on uvloop; the suite runs a hundred.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import random
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import aiohttp
@@ -146,23 +147,23 @@ async def _close_all(
     return left
 
 
-async def main(pools: int) -> None:
-    async with AsyncExitStack() as stack:
-        with InferenceGateway() as gateway:
-            connector = aiohttp.TCPConnector(limit=0)
-            session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
-            left = await _close_all(session, gateway.url("/v1/echo"), 1, pools, TOGETHER)
-            sys.stdout.write(
-                f"{pools} pools on {type(asyncio.get_running_loop()).__module__}: left {left}\n"
-            )
+async def left_of(pools: int) -> list[str]:
+    """As ``close_random_pools``, with a gateway in a thread of its own."""
+    with InferenceGateway() as gateway:
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            return await _close_all(session, gateway.url("/v1/echo"), 1, pools, TOGETHER)
+
+
+def main() -> None:
+    pools = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+    run: Callable[[Coroutine[Any, Any, list[str]]], list[str]] = asyncio.run
+    if "uvloop" in sys.argv:
+        run = importlib.import_module("uvloop").run
+    left = run(left_of(pools))
+    sys.stdout.write(f"{pools} pools: left {left}\n")
     sys.exit(bool(left))
 
 
 if __name__ == "__main__":
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
-    if "uvloop" in sys.argv:
-        import uvloop
-
-        uvloop.run(main(count))
-    else:
-        asyncio.run(main(count))
+    main()

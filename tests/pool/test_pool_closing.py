@@ -9,7 +9,7 @@ from collections.abc import Callable
 import aiohttp
 import anyio
 import pytest
-from pool_closing import close_random_pools
+from pool_closing import close_random_pools, left_of
 from pooling import Site, until
 
 from agent_conn import ConnectionPool, ConnectionState, InferenceConnection, StateError
@@ -19,6 +19,11 @@ from agent_conn.gateway import GoSilent
 @pytest.mark.parametrize("seed", range(4))
 async def test_random_pools_closed_at_random_moments_leave_nothing(site: Site, seed: int) -> None:
     assert await close_random_pools(site, seed, pools=25) == []
+
+
+async def test_random_pools_leave_nothing_on_uvloop_either() -> None:
+    uvloop = pytest.importorskip("uvloop")
+    assert await asyncio.to_thread(uvloop.run, left_of(100)) == []
 
 
 async def test_closed_by_what_its_first_on_open_tells_it_leaves_nothing(site: Site) -> None:

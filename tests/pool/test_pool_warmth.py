@@ -161,6 +161,21 @@ async def test_an_idle_connection_and_one_in_use_are_kept_alive(site: Site) -> N
             assert again is connection
 
 
+async def test_where_its_borrower_sends_no_keepalive_goes_out(site: Site) -> None:
+    loop = asyncio.get_running_loop()
+    async with (
+        site.pool(keepalive=Keepalive(every=1.0, message="still here")) as pool,
+        pool.acquire() as connection,
+    ):
+        until_then = loop.time() + 1.5
+        while loop.time() < until_then:
+            # Nothing but its own echo comes back.
+            await echo(connection)
+        began = loop.time()
+        assert await connection.ws.receive_str() == "still here"
+        assert loop.time() - began > 0.9
+
+
 async def test_a_keepalive_may_be_binary(site: Site) -> None:
     async with (
         site.pool(keepalive=Keepalive(every=0.05, message=b"\0")) as pool,
