@@ -53,7 +53,7 @@ class Lease:
         else:
             self._connection = self._maintenance.lend(slot, self)
             return self._connection
-        self._maintenance.did["timeouts"] += 1
+        self._maintenance.counts["timeouts"] += 1
         states, failure = self._state.states(), self._state.last_failure
         text = (
             f"no connection within {self._timeout:g} s: {states[SlotState.BUSY]} in use, "

@@ -64,7 +64,7 @@ class Maintenance:
         self.open: dict[Slot, IdleConnection] = {}
         self.lent: dict[InferenceConnection, tuple[Slot, object]] = {}
         """What is lent, with its loan."""
-        self.did: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
         """How often what was done, by its name in the statistics."""
         self.tasks: set[asyncio.Task[None]] = set()
         self._dial = dial
@@ -116,8 +116,8 @@ class Maintenance:
 
     def lend(self, slot: Slot, loan: object) -> InferenceConnection:
         """Note a loan that begins."""
-        self.did["acquired"] += 1
-        self.did["reused"] += slot.used
+        self.counts["acquired"] += 1
+        self.counts["reused"] += slot.used
         connection = self.open[slot].connection
         self.lent[connection] = slot, loan
         return connection
@@ -212,14 +212,14 @@ class Maintenance:
         else:
             if not isinstance(error, Exception):
                 error = DialFailed("the dial was cancelled", retryable=False)
-            self.did["dials_failed"] += slot.doomed is None
+            self.counts["dials_failed"] += slot.doomed is None
             self.state.dial_failed(slot, error, now)
 
     def _note_open(self, slot: Slot, connection: InferenceConnection, now: float) -> None:
-        self.did["dialed"] += 1
+        self.counts["dialed"] += 1
         self.open[slot] = IdleConnection(
             connection,
-            on_message=lambda: self.did.update(dropped=1),
+            on_message=lambda: self.counts.update(dropped=1),
             on_end=lambda: self.state.discard(slot, self.clock()),
         )
         slot.level = connection.attribution

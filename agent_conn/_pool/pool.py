@@ -219,7 +219,7 @@ class ConnectionPool:
             dialing=states[SlotState.DIALING],
             closing=states[SlotState.CLOSING],
             waiting=len(self._state.borrowers),
-            **{name: self._maintenance.did[name] for name in _COUNTED},
+            **{name: self._maintenance.counts[name] for name in _COUNTED},
             closed=dict(self._state.closes),
         )
 

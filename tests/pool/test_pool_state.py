@@ -537,3 +537,79 @@ def test_closed_it_tells_those_who_wait_and_gives_up_and_closes_all_but_the_lent
     assert not table.state.slots
     table.state.tidy(table.now)
     assert table.dials() == []
+
+
+def test_one_that_was_idle_or_lent_before_has_to_be_looked_at() -> None:
+    table = Table()
+    (idle,) = table.open_idle()
+    assert idle.used
+    table.borrow()
+    answers = table.borrow()
+    (dial,) = table.dials()
+    table.land(dial)
+    assert answers == [dial]
+    assert not dial.used
+    later = table.borrow()
+    table.state.give_back(dial, table.now)
+    assert later == [dial]
+    assert dial.used
+
+
+def test_the_time_that_one_is_idle_begins_at_its_return() -> None:
+    table = Table(max_idle=60.0)
+    (slot,) = table.open_idle()
+    table.borrow()
+    table.now += 59.0
+    table.state.give_back(slot, table.now)
+    table.now += 59.0
+    table.state.tidy(table.now)
+    assert table.state.idle == [slot]
+
+
+def test_one_that_is_due_as_it_is_returned_is_replaced_at_once() -> None:
+    table = Table()
+    (slot,) = table.open_idle()
+    table.borrow()
+    slot.renew_at = table.now
+    assert table.dials() == []
+    table.state.give_back(slot, table.now)
+    assert [dial.replaces for dial in table.dials()] == [True]
+
+
+def test_what_was_dialled_for_somebody_counts_as_current_only_as_it_opens() -> None:
+    table = Table(max_size=2)
+    first, second = table.borrow(), table.borrow(fits=lambda _: False)
+    own, seconds = table.dials()
+    table.land(seconds, NONE)
+    assert (first, second) == ([seconds], [])
+    # The identity may have become another since.
+    table.state.give_back(seconds, table.now)
+    assert second == []
+    assert own in table.dials()
+
+
+def test_a_dial_that_nobody_waits_for_any_more_begins_anew_when_invalidated() -> None:
+    table = Table()
+    (held,) = table.open_idle()
+    table.borrow()
+    borrower = Borrower(NONE, copy_context(), lambda _: True, lambda _: False)
+    table.state.wait(borrower, table.now)
+    table.state.borrowers.leave(borrower)
+    (dial,) = table.dials()
+    table.state.invalidate(table.now)
+    (again,) = (slot for slot in table.dials() if slot is not dial)
+    table.land(again)
+    assert table.state.idle == [again]
+    assert held.doomed is CloseReason.INVALIDATED
+
+
+def test_what_replaces_another_is_not_counted_beside_it() -> None:
+    table = Table(min_idle=2)
+    table.state.tidy(table.now)
+    first, second = (table.land(slot) for slot in table.dials())
+    table.now += SHORT_LIFE
+    first.renew_at = table.now
+    table.state.tidy(table.now)
+    assert [dial.replaces for dial in table.dials()] == [True]
+    table.state.discard(second, table.now)
+    assert sorted(dial.replaces for dial in table.dials()) == [False, True]
