@@ -109,7 +109,7 @@ class PoolState:
         elif not (slot.replaces and self._is_vain(slot, now)):
             self._offer(slot)
         borrower, slot.borrower = slot.borrower, None
-        if borrower is not None:
+        if borrower is not None and slot.doomed is None:
             borrower.dial = None
             if slot.level < borrower.minimum:
                 text = f"attribution is {slot.level.name}, {borrower.minimum.name} was asked for"

@@ -325,6 +325,7 @@ def test_a_prewarm_goes_on_after_what_may_pass_and_not_after_what_is_final() -> 
     table = Table(chance=0.0)
     table.state.prewarm(1, table.now)
     for error, dials in ((PASSING, 1), (PASSING, 1), (FINAL, 0)):
+        table.state.tidy(table.now)
         (slot,) = table.dials()
         table.state.dial_failed(slot, error, table.now)
         assert len(table.dials()) == dials
@@ -613,3 +614,25 @@ def test_what_replaces_another_is_not_counted_beside_it() -> None:
     assert [dial.replaces for dial in table.dials()] == [True]
     table.state.discard(second, table.now)
     assert sorted(dial.replaces for dial in table.dials()) == [False, True]
+
+
+def test_what_somebody_waits_for_is_not_counted_as_idle_to_come() -> None:
+    table = Table(min_idle=1)
+    table.state.tidy(table.now)
+    (idle,) = (table.land(slot) for slot in table.dials())
+    table.borrow(fits=lambda _: False)
+    assert len(table.dials()) == 1
+    assert table.borrow() == [idle]
+    assert len(table.dials()) == 2
+
+
+def test_who_waits_while_their_dial_is_invalidated_has_the_next_one() -> None:
+    table = Table()
+    answers = table.borrow(AGENT, fits=lambda _: False)
+    (old,) = table.dials()
+    table.state.invalidate(table.now)
+    table.land(old, ROOM)
+    assert answers == []
+    (new,) = table.dials()
+    table.land(new)
+    assert answers == [new]
