@@ -53,9 +53,10 @@ class ConnectionPool:
     The newest idle connection is lent first; where there is none, who came first is served
     first, by what is returned or by a dial of the pool's own. A connection is lent only while
     what its identity source gives in the borrower's own context is what was sent. An idle
-    connection is read, so that pings are answered and its end is noticed, and it is looked at
-    before it is lent: one whose end has reached this machine is never lent. A close still in
-    flight, or a recent freeze, goes undetected; pass ``probe``.
+    connection is read, so that pings are answered and its end is noticed; what comes is dropped
+    and counted, so take a greeting in ``on_open``. It is looked at before it is lent: one whose
+    end has reached this machine is never lent. A close still in flight, or a recent freeze,
+    goes undetected; pass ``probe``.
 
     Leave with ``release(connection, reuse=False)`` where an answer was interrupted: the rest
     of it still comes, and the next borrower would take it for its own. Or pass ``reset``.

@@ -636,3 +636,19 @@ def test_who_waits_while_their_dial_is_invalidated_has_the_next_one() -> None:
     (new,) = table.dials()
     table.land(new)
     assert answers == [new]
+
+
+def test_after_a_final_failure_what_nobody_waits_for_is_dialled_with_pauses() -> None:
+    table = Table(min_idle=1, chance=1.0)
+    table.state.tidy(table.now)
+    (slot,) = table.dials()
+    table.state.dial_failed(slot, FINAL, table.now)
+    assert table.dials() == []
+    # Whoever asks is told at once.
+    answers = table.borrow()
+    (slot,) = table.dials()
+    table.state.dial_failed(slot, FINAL, table.now)
+    assert answers == [FINAL]
+    table.now += 1.0
+    table.state.tidy(table.now)
+    assert len(table.dials()) == 1
