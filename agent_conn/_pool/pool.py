@@ -65,7 +65,8 @@ class ConnectionPool:
 
     Args:
         dial: makes a new connection for each call, such as a ``functools.partial`` of
-            ``InferenceConnection``.
+            ``InferenceConnection``. Called in the borrower's context, and in an empty one to
+            prewarm, refill or replace: bind what the identity is read from, such as a job.
         max_size: connections owned at most, those being opened and closed included.
         min_idle: connections to have idle, or on their way, from ``async with`` or the first
             use on. Those that end are dialled anew, after failures by the retry policy.
