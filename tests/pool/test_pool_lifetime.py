@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import dataclasses
+import json
 import logging
+import pickle
 
 import pytest
 from pooling import Site, echo, until
@@ -169,6 +173,15 @@ async def test_a_cancelled_close_cuts_what_is_lent_and_closes_all(site: Site) ->
     await asyncio.wait({closing})
     assert closing.cancelled()
     assert connection.state is ConnectionState.CLOSED
+
+
+async def test_the_statistics_are_plain_data(site: Site) -> None:
+    async with site.pool() as pool:
+        pool.release(await pool.acquire(), reuse=False)
+        figures = pool.statistics()
+    for copied in (copy.deepcopy(figures), pickle.loads(pickle.dumps(figures))):
+        assert copied == figures
+    assert json.loads(json.dumps(dataclasses.asdict(figures)))["closed"] == {"failed": 1}
 
 
 async def _take(pool: ConnectionPool) -> None:
