@@ -37,10 +37,11 @@ from agent_conn.errors import (
 )
 
 if TYPE_CHECKING:
-    from agent_conn._pool.lease import Lease, Probe
-    from agent_conn._pool.pool import ConnectionPool
-    from agent_conn._pool.state import CloseReason
-    from agent_conn._pool.statistics import PoolStatistics
+    from agent_conn._pool.acquire import Lease, Probe
+    from agent_conn._pool.keepalive import Keepalive
+    from agent_conn._pool.maintenance import Reset
+    from agent_conn._pool.pool import ConnectionPool, PoolStatistics
+    from agent_conn._pool.slot import CloseReason
     from agent_conn._reconnect.replay import GiveUpReason, ReplayBuffer, ReplayStatistics
 
 __version__ = "0.1.0"
@@ -74,6 +75,7 @@ __all__ = [
     "HeaderNames",
     "IdentitySource",
     "InferenceConnection",
+    "Keepalive",
     "Lease",
     "OpenHook",
     "OpenHookFailed",
@@ -89,6 +91,7 @@ __all__ = [
     "Reconnector",
     "ReplayBuffer",
     "ReplayStatistics",
+    "Reset",
     "RetriesExhausted",
     "RetryPolicy",
     "RoomConnected",
@@ -107,14 +110,16 @@ __all__ = [
 
 # Imported on first use: together they take as long to import as all the rest.
 _ON_DEMAND = {
-    "CloseReason": "_pool.state",
+    "CloseReason": "_pool.slot",
     "ConnectionPool": "_pool.pool",
     "GiveUpReason": "_reconnect.replay",
-    "Lease": "_pool.lease",
-    "PoolStatistics": "_pool.statistics",
-    "Probe": "_pool.lease",
+    "Keepalive": "_pool.keepalive",
+    "Lease": "_pool.acquire",
+    "PoolStatistics": "_pool.pool",
+    "Probe": "_pool.acquire",
     "ReplayBuffer": "_reconnect.replay",
     "ReplayStatistics": "_reconnect.replay",
+    "Reset": "_pool.maintenance",
 }
 
 

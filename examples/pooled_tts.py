@@ -42,8 +42,6 @@ async def say(pool: ConnectionPool, sentence: str) -> bytes:
     """
     pcm = bytearray()
     async with pool.acquire() as connection:
-        # What came since the last turn belongs to none.
-        pool.early(connection)
         await ask(connection.ws, sentence)
         try:
             async with asyncio.timeout(SILENCE_SECONDS):

@@ -57,7 +57,7 @@ async def open_site(**options: Any) -> AsyncIterator[Site]:
             await gateway.wait_idle(2.0)
 
 
-async def until(condition: Callable[[], bool], turns: int = 100_000) -> None:
+async def until(condition: Callable[[], bool], turns: int = 2_000_000) -> None:
     """Turn the event loop until ``condition`` holds."""
     for _ in range(turns):
         if condition():

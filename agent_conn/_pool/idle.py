@@ -1,145 +1,98 @@
-"""One open connection of a pool: read while it is idle, and looked at before it is lent."""
+"""An idle connection: read, so that pings are answered and its end is noticed; looked at."""
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import select
 from collections.abc import Callable
 
 import aiohttp
 
 from agent_conn._connection import InferenceConnection
-from agent_conn._pool.reader import IdleReader
 
-LOOKS = 4
-"""Times that a peer which goes on sending is looked at before it is taken to be alive."""
+LOOKS = 8
+"""Turns of the event loop after which a peer that goes on sending is taken to be alive."""
 
+_DATA = frozenset({aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY})
 _GONE = 0
 if hasattr(select, "poll"):
-    _GONE = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
-_ARRIVAL = 0
-if hasattr(select, "epoll"):
-    _ARRIVAL = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
-# Where the system cannot tell, anything might have come.
-_ANYTHING = [(-1, 0)]
+    _GONE = select.POLLHUP | select.POLLERR | select.POLLNVAL | getattr(select, "POLLRDHUP", 0)
 
 
-class WarmConnection:
-    """An open connection, whose life can be told without a round trip.
+class IdleConnection:
+    """An open connection, read by a task while nobody borrows it.
 
-    While it is idle the event loop watches it through an epoll of its own, and it is read as
-    soon as something comes. To be lent it then need not be stopped from reading, which costs as
-    much as all the rest. Where there is no epoll it is read all the time.
-
-    Args:
-        connection: open.
-        on_end: called where it ends, or has said too much, while it is idle.
+    What comes meanwhile answers nobody's question: ``on_message`` is called, and it is
+    dropped. ``on_end`` is called where it ends while it is read here.
     """
 
-    __slots__ = ("_arrivals", "_fileno", "_poller", "_quiet", "connection", "lent", "reader", "ws")
-
-    def __init__(self, connection: InferenceConnection, on_end: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        connection: InferenceConnection,
+        *,
+        on_message: Callable[[], object],
+        on_end: Callable[[], object],
+    ) -> None:
         self.connection: InferenceConnection = connection
         self.ws: aiohttp.ClientWebSocketResponse = connection.ws
-        self.reader: IdleReader = IdleReader(self.ws, on_end)
-        self.lent: bool = False
-        """Whether it is somebody else's to read, for its owner to say."""
-        self._quiet = False
-        """Whether nothing has come since all that had come was read."""
+        self._on_message = on_message
+        self._on_end = on_end
+        self._reader: asyncio.Task[None] | None = None
+        self._poll: select.poll | None = None
         sock = self.ws.get_extra_info("socket")
-        self._fileno: int = -1 if sock is None else sock.fileno()
-        self._poller: select.poll | None = None
-        self._arrivals: select.epoll | None = None
-        if _GONE and self._fileno >= 0:
-            self._poller = select.poll()
-            self._poller.register(self._fileno, select.POLLIN | _GONE)
-        if _ARRIVAL and self._fileno >= 0:
-            self._arrivals = select.epoll()
-            self._arrivals.register(self._fileno, 0)
-            asyncio.get_running_loop().add_reader(self._arrivals.fileno(), self._note_arrival)
+        if _GONE and sock is not None and sock.fileno() >= 0:
+            self._poll = select.poll()
+            self._poll.register(sock, select.POLLIN | _GONE)
 
-    def is_quiet(self) -> bool:
-        """Whether it is open and nothing has come that is not read. Costs half a microsecond.
-
-        False says only that ``look`` has to.
-        """
-        if not self._quiet or self._arrivals is None:
-            return False
-        # What the event loop has read is noted by now. This is what it has not.
-        self._quiet = not (
-            self._arrivals.poll(0, 1) or self.ws.closed or self.connection.is_closing()
-        )
-        return self._quiet
-
-    def look(self) -> bool | None:
-        """Whether it is open, for all that has reached this machine. If so, nobody reads it.
-
-        None: something has come that the event loop has yet to read.
-        """
-        reader = self.reader
-        reader.start()
-        if not reader.catch_up() or self.connection.is_closing():
-            return False
-        for _, events in _ANYTHING if self._poller is None else self._poller.poll(0):
-            return False if events & _GONE else None
-        reader.stop()
-        return True
+    def read(self) -> asyncio.Task[None]:
+        """Read from now on, until somebody asks ``is_alive``."""
+        if self._reader is None:
+            self._reader = asyncio.create_task(
+                self._read(), name="agent_conn.pool.read", context=contextvars.Context()
+            )
+            self._reader.add_done_callback(self._note_end)
+        return self._reader
 
     async def is_alive(self) -> bool:
-        """What ``look`` tells, with as many turns of the event loop as it takes."""
+        """Whether it is open, for all that has reached this machine. Reads no more then."""
+        reader = self.read()
         for _ in range(LOOKS):
-            alive = self.look()
-            if alive is not None:
-                return alive
-            # In the first turn this task comes before the socket, in the second after it.
+            arrived = self._poll.poll(0) if self._poll is not None and not self.is_over() else []
+            # What the event loop had taken in before, the reader comes to in this turn.
             await asyncio.sleep(0)
-            await asyncio.sleep(0)
-        return self._stop_reading()
+            if reader.done() or any(events & _GONE for _, events in arrived):
+                return False
+            if not arrived:
+                break
+        await self._stop()
+        self._reader = None
+        return reader.cancelled() and not self.is_over()
 
-    def settle(self) -> None:
-        """Read what has come, and from now on whatever comes, until somebody borrows it."""
-        if self._quiet or self.lent or self.reader.ended:
-            return
-        self.reader.start()
-        if self._arrivals is None or not self.reader.catch_up() or self.connection.is_closing():
-            return
-        self._watch(_ARRIVAL)
-        if self._arrivals.poll(0, 1):
-            # The loop may read this before it looks for arrivals again, and find none.
-            asyncio.get_running_loop().call_soon(self.settle)
-        else:
-            self.reader.stop()
-            self._quiet = True
+    def is_over(self) -> bool:
+        """Whether it is closed, or about to be."""
+        return self.ws.closed or self.connection.is_closing()
 
     async def aclose(self) -> None:
         """End the reading, then close the connection within its ``close_timeout``."""
-        self.lent, self._quiet = True, False
-        self._stop_reading()
-        if self._arrivals is not None:
-            asyncio.get_running_loop().remove_reader(self._arrivals.fileno())
-            self._arrivals.close()
-            self._arrivals = None
-        await self.connection.aclose()
+        try:
+            await self._stop()
+        finally:
+            await self.connection.aclose()
 
-    def _note_arrival(self) -> None:
-        self._quiet = False
-        if self._arrivals is not None:
-            self._arrivals.poll(0, 1)
-        if self.lent:
-            # It is its borrower's to read, and told no more until it is idle again.
-            self._watch(0)
-        else:
-            self.settle()
+    async def _stop(self) -> None:
+        # A receive() that is cancelled loses no message.
+        while self._reader is not None and not self._reader.done():
+            if not self._reader.cancelling():
+                self._reader.cancel()
+            await asyncio.sleep(0)
 
-    def _watch(self, events: int) -> None:
-        if self._arrivals is not None:
-            try:
-                self._arrivals.modify(self._fileno, events)
-            except OSError:
-                # Closed, which reading it tells.
-                return
+    async def _read(self) -> None:
+        while (await self.ws.receive()).type in _DATA:
+            self._on_message()
 
-    def _stop_reading(self) -> bool:
-        waits = self.reader.catch_up()
-        self.reader.stop()
-        return waits
+    def _note_end(self, reader: asyncio.Task[None]) -> None:
+        if not reader.cancelled():
+            # It is aiohttp's RuntimeError, where its last borrower still reads it.
+            reader.exception()
+            self._on_end()

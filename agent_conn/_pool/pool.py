@@ -6,45 +6,80 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from types import MappingProxyType, TracebackType
+from dataclasses import dataclass
+from math import inf
 from typing import Self
-
-import aiohttp
 
 from agent_conn._connection import InferenceConnection
 from agent_conn._identity import AttributionLevel
-from agent_conn._options import check_seconds
-from agent_conn._pool.desk import Desk
-from agent_conn._pool.idle import WarmConnection
-from agent_conn._pool.lease import Lease, Probe
-from agent_conn._pool.maintenance import Keeper
-from agent_conn._pool.state import CloseReason, Ledger, Slot, SlotState
-from agent_conn._pool.statistics import PoolStatistics
+from agent_conn._options import check_seconds, check_type, kind
+from agent_conn._pool.acquire import Lease, Probe
+from agent_conn._pool.keepalive import Keepalive
+from agent_conn._pool.maintenance import Maintenance, Reset
+from agent_conn._pool.slot import CloseReason, SlotState
 from agent_conn.errors import ConfigurationError, StateError
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatistics:
+    """What a pool owns now, and what it has done so far. ``in_use`` includes resets.
+
+    ``waiting``: tasks that wait in ``acquire``. ``reused``: loans of what had been idle or
+    lent before. ``timeouts``: those of ``acquire``. ``dropped``: messages that came while
+    nobody had the connection.
+    """
+
+    size: int
+    idle: int
+    in_use: int
+    dialing: int
+    closing: int
+    waiting: int
+    acquired: int
+    reused: int
+    dialed: int
+    dials_failed: int
+    timeouts: int
+    dropped: int
+    closed: dict[CloseReason, int]
+
+
+_COUNTED = ("acquired", "reused", "dialed", "dials_failed", "timeouts", "dropped")
 
 
 class ConnectionPool:
     """Open connections, lent to one borrower at a time and kept warm in between.
 
     The newest idle connection is lent first; where there is none, who came first is served
-    first, by what is returned or by a dial of the pool's own. An idle connection is read, so
-    that pings are answered and a Close, FIN, reset or missed heartbeat is noticed, and it is
-    looked at again before it is lent: one whose end has reached this machine is never lent.
-    What cannot be known before the first send is an end that has not arrived yet, and a peer
-    that froze less than one and a half heartbeats ago. ``probe`` finds these too.
+    first, by what is returned or by a dial of the pool's own. A connection is lent only while
+    what its identity source gives in the borrower's own context is what was sent. An idle
+    connection is read, so that pings are answered and its end is noticed; what comes is dropped
+    and counted, so take a greeting in ``on_open``. It is looked at before it is lent: one whose
+    end has reached this machine is never lent. A close still in flight, or a recent freeze,
+    goes undetected; pass ``probe``.
+
+    Leave with ``release(connection, reuse=False)`` where an answer was interrupted: the rest
+    of it still comes, and the next borrower would take it for its own. Or pass ``reset``.
 
     Use it in one event loop; ``async with`` closes it.
 
     Args:
         dial: makes a new connection for each call, such as a ``functools.partial`` of
-            ``InferenceConnection``.
+            ``InferenceConnection``. Called in the borrower's context, and in an empty one to
+            prewarm, refill or replace: bind what the identity is read from, such as a job.
         max_size: connections owned at most, those being opened and closed included.
+        min_idle: connections to have idle, or on their way, from ``async with`` or the first
+            use on. Those that end are dialled anew, after failures by the retry policy.
         max_age: seconds after which a connection is lent no more. An idle one is replaced up
             to a tenth earlier. Choose less than the server's own limit. None: no limit.
-        max_idle: seconds after which one that nobody borrowed is closed. None: no limit.
-        rotate: seconds within which the dials that replace idle connections begin once a
-            better identity is known; one in use is replaced when it is returned. A new one is
+        max_idle: seconds after which one that nobody borrowed is closed, unless ``min_idle``
+            needs it. None: no limit.
+        rotate: seconds within which the dials that replace idle connections begin once their
+            identity is out of date; one in use is replaced when it is returned. A new one is
             opened before the old one is closed, unless the pool is full. None: off.
+        keepalive: what to send where nothing was sent for long, idle or in use.
+        reset: awaited with the websocket when it is returned, for at most 5 s, before anyone
+            else has it. One that raises has the connection closed.
         clock: gives seconds, for tests.
         jitter: gives a float from 0 to 1, for tests.
 
@@ -57,38 +92,43 @@ class ConnectionPool:
         dial: Callable[[], InferenceConnection],
         *,
         max_size: int = 10,
+        min_idle: int = 0,
         max_age: float | None = 300.0,
         max_idle: float | None = 600.0,
         rotate: float | None = 0.5,
+        keepalive: Keepalive | None = None,
+        reset: Reset | None = None,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         for name, function in (("dial", dial), ("clock", clock), ("jitter", jitter)):
-            if not callable(function):
-                raise ConfigurationError(f"{name} is not callable")
-        age = None if max_age is None else check_seconds("max_age", max_age)
-        idle = None if max_idle is None else check_seconds("max_idle", max_idle)
-        self._ledger: Ledger[WarmConnection] = Ledger(_check_count("max_size", max_size), idle)
-        self._keeper = Keeper(
-            self._ledger,
+            _check_callable(name, function)
+        if reset is not None:
+            _check_callable("reset", reset)
+        if keepalive is not None:
+            check_type("keepalive", keepalive, Keepalive)
+        _check_count("max_size", max_size)
+        _check_count("min_idle", min_idle, least=0, most=max_size)
+        self._maintenance = Maintenance(
             dial,
-            max_age=age,
+            max_size=max_size,
+            min_idle=min_idle,
+            max_age=inf if max_age is None else check_seconds("max_age", max_age),
+            max_idle=inf if max_idle is None else check_seconds("max_idle", max_idle),
             rotate=None if rotate is None else check_seconds("rotate", rotate),
+            keepalive=keepalive,
+            reset=reset,
             clock=clock,
             jitter=jitter,
         )
-        self._desk = Desk(self._ledger, self._keeper, rotates=rotate is not None, clock=clock)
+        self._state = self._maintenance.state
         self._ending: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
+        self._state.tidy(self._maintenance.enter())
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     def acquire(
@@ -105,7 +145,8 @@ class ConnectionPool:
 
         Args:
             min_attribution: lend none that was opened with less.
-            timeout: seconds for all of it, dials and probes included. None: no limit.
+            timeout: seconds for all of it, dials and probes included. A dial that fails is
+                followed by others, by the retry policy, until then. None: no limit.
             probe: awaited with the websocket before it is lent. One that raises on a reused
                 connection has it replaced, within ``timeout``, and is awaited again on the
                 next; on a fresh one its exception goes to the caller. It may be the
@@ -113,92 +154,75 @@ class ConnectionPool:
 
         Raises:
             ConfigurationError: an argument is wrong.
-            PoolTimeout: there was none within ``timeout``.
+            PoolTimeout: there was none within ``timeout``; its cause is the last failure.
             AttributionUnavailable: a fresh connection has less than ``min_attribution``.
-            ConnectError: the dial failed.
-            StateError: the pool is closed.
+            ConnectError: the dial failed, and another would too.
+            StateError: the pool is closed, or belongs to another event loop.
         """
-        if type(min_attribution) is not AttributionLevel:
-            raise ConfigurationError("min_attribution is no AttributionLevel")
-        if timeout is not None and timeout != 15.0:
+        check_type("min_attribution", min_attribution, AttributionLevel)
+        if timeout is not None:
             timeout = check_seconds("timeout", timeout)
-        if probe is not None and not callable(probe):
-            raise ConfigurationError("probe is not callable")
-        return Lease(self._desk, min_attribution, timeout, probe)
+        if probe is not None:
+            _check_callable("probe", probe)
+        return Lease(self._maintenance, min_attribution, timeout, probe)
 
     def release(self, connection: InferenceConnection, *, reuse: bool = True) -> None:
-        """Return what ``await pool.acquire()`` gave; without ``reuse`` it is closed.
+        """Return what was lent, once; without ``reuse`` it is closed.
 
         Raises:
             StateError: it is not lent by this pool, or was returned before.
         """
-        slot = self._lent(connection)
-        self._desk.give_back(slot.loan, slot, None if reuse else CloseReason.FAILED)
-
-    def early(self, connection: InferenceConnection) -> tuple[aiohttp.WSMessage, ...]:
-        """The text and binary messages that came while ``connection`` was idle, oldest first.
-
-        They precede what its websocket gives; each is given once. Usually there are none:
-        an idle connection with 16 of them is closed.
-
-        Raises:
-            StateError: the connection is not lent by this pool.
-        """
-        warm = self._lent(connection).member
-        messages = () if warm is None else tuple(warm.reader.early)
-        if warm is not None:
-            warm.reader.early.clear()
-        return messages
+        self._maintenance.enter()
+        if connection not in self._maintenance.lent:
+            raise StateError("the connection is not lent by this pool")
+        self._maintenance.end_loan(connection, None if reuse else CloseReason.FAILED)
 
     def prewarm(self, count: int = 1) -> None:
         """Begin to dial until ``count`` connections are owned; returns at once.
 
-        One that is lent or being opened counts. A dial that fails is logged and counted.
+        One that is lent or being opened counts. A dial that fails is logged and counted, and
+        followed by another, by the retry policy, unless that would fail too.
 
         Raises:
-            ConfigurationError: ``count`` is no whole number from 1 to ``max_size``.
-            StateError: the pool is closed.
+            ConfigurationError: ``count`` is not a whole number from 1 to ``max_size``.
+            StateError: the pool is closed, or no event loop runs here, or another one does.
         """
-        if _check_count("count", count) > self._ledger.max_size:
-            raise ConfigurationError("count is over max_size")
-        if self._ledger.closed:
+        _check_count("count", count, most=self._state.max_size)
+        now = self._maintenance.enter()
+        if self._state.closed:
             raise StateError("the pool is closed")
-        self._ledger.warm(count)
-        self._keeper.carry_out()
+        self._state.prewarm(count, now)
 
     def invalidate(self) -> None:
         """Lend none of the present connections again, such as after a change of settings.
 
         Idle ones are closed, those in use when they are returned, and those being opened are
         given up and dialled anew. Does nothing to a closed pool.
+
+        Raises:
+            StateError: no event loop runs here, or another one than the pool's.
         """
-        if not self._ledger.closed:
-            self._ledger.invalidate()
-            self._keeper.carry_out()
+        now = self._maintenance.enter()
+        if not self._state.closed:
+            self._state.invalidate(now)
 
     @property
     def closed(self) -> bool:
         """Whether ``aclose`` was called; closing may still be under way."""
-        return self._ledger.closed
+        return self._state.closed
 
     def statistics(self) -> PoolStatistics:
         """A snapshot of what is owned and what was done. Any thread may ask for it."""
-        ledger, desk, keeper = self._ledger, self._desk, self._keeper
-        states = ledger.states()
+        states = self._state.states()
         return PoolStatistics(
             size=states.total() - states[SlotState.GONE],
             idle=states[SlotState.IDLE],
             in_use=states[SlotState.BUSY],
             dialing=states[SlotState.DIALING],
             closing=states[SlotState.CLOSING],
-            waiting=len(ledger.waiters),
-            acquired=desk.acquired,
-            reused=desk.acquired - desk.fresh,
-            dialed=keeper.dialed,
-            dials_failed=keeper.dials_failed,
-            timeouts=desk.timeouts,
-            early_dropped=desk.early_dropped,
-            closed=MappingProxyType(dict(ledger.closes)),
+            waiting=len(self._state.borrowers),
+            **{name: self._maintenance.counts[name] for name in _COUNTED},
+            closed=dict(self._state.closes),
         )
 
     async def aclose(self, grace: float = 1.0) -> None:
@@ -209,28 +233,38 @@ class ConnectionPool:
         waits for the first.
 
         Raises:
-            ConfigurationError: ``grace`` is no number of seconds of 0 or more.
+            ConfigurationError: ``grace`` is not a number of seconds of 0 or more.
+            StateError: the pool belongs to another event loop.
         """
         grace = check_seconds("grace", grace, zero=True)
+        self._maintenance.enter()
         if self._ending is None:
-            for waiter in self._ledger.shut():
-                waiter.answer(StateError("the pool was closed"))
-            end = self._keeper.end(grace)
+            self._state.shut(StateError("the pool was closed"))
+            end = self._maintenance.end(grace)
             self._ending = asyncio.create_task(end, name="agent_conn.pool.aclose")
-        try:
-            await asyncio.wait({self._ending})
-        finally:
-            self._keeper.end_grace()
-            await asyncio.wait({self._ending})
+        if asyncio.current_task() in self._maintenance.tasks:
+            # Called from within a dial or a reset, which is waited for there.
+            return
+        cancelled: asyncio.CancelledError | None = None
+        while not self._ending.done():
+            try:
+                await asyncio.wait({self._ending})
+            except asyncio.CancelledError as error:
+                # Also again and again, as by anyio's cancel scopes.
+                cancelled = error
+                self._maintenance.end_grace()
+        if cancelled is not None:
+            raise cancelled
 
-    def _lent(self, connection: InferenceConnection) -> Slot[WarmConnection]:
-        slot = self._keeper.slots.get(connection)
-        if slot is None or slot.loan is None:
-            raise StateError("the connection is not lent by this pool")
-        return slot
+
+def _check_callable(name: str, value: object) -> None:
+    if not callable(value):
+        raise ConfigurationError(f"{name} must be callable, got {kind(value)}")
 
 
-def _check_count(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigurationError(f"{name} is no whole number of 1 or more")
-    return value
+def _check_count(name: str, value: object, *, least: int = 1, most: int | None = None) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigurationError(f"{name} must be a whole number, got {kind(value)}")
+    if value < least or (most is not None and value > most):
+        limit = f"{least} or more" if most is None else f"from {least} to max_size={most}"
+        raise ConfigurationError(f"{name} must be {limit}, got {value}")

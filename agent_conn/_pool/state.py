@@ -1,391 +1,291 @@
-"""Which connection a pool lends, opens or closes next: decided here, done elsewhere."""
+"""Which connection a pool lends, opens, replaces or closes next. Pure: told the time, no I/O."""
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import StrEnum
 from math import inf
-from typing import Generic, TypeVar
+from typing import Literal
 
 from agent_conn._identity import AttributionLevel
+from agent_conn._pool.backoff import Backoff, may_help
+from agent_conn._pool.borrowers import Borrower, Borrowers
+from agent_conn._pool.slot import CloseReason, Slot, SlotState
 from agent_conn.errors import AttributionUnavailable
-
-M = TypeVar("M")
 
 RENEWAL_PAUSE = 5.0
 """Seconds before a connection whose replacement could not be had is to be replaced again."""
+SHORT_LIFE = 2.0
+"""Seconds within which the end of an idle connection counts as a failure to open one."""
+WAITED_FOR = 4.0
+"""Seconds from one dial to the next at most, while they fail and somebody waits."""
 
 
-class SlotState(StrEnum):
-    """What a slot of the pool is taken up by."""
-
-    DIALING = "dialing"
-    IDLE = "idle"
-    BUSY = "busy"
-    CLOSING = "closing"
-    GONE = "gone"
+Order = Literal["dial", "give up", "read", "close"]
+"""What is to be done with a slot, at once."""
 
 
-class CloseReason(StrEnum):
-    """Why a pool closed one of its connections."""
-
-    DEAD = "dead"
-    """The peer was gone, or had sent more than an idle connection takes."""
-    FAILED = "failed"
-    """Its borrower raised, was cancelled, or said that it cannot be used again."""
-    PROBE = "probe"
-    """The probe failed on it."""
-    AGED = "aged"
-    UNUSED = "unused"
-    """Idle for longer than ``max_idle``."""
-    REPLACED = "replaced"
-    """One that is younger or better attributed took its place."""
-    EVICTED = "evicted"
-    """It did not serve those who waited for its slot."""
-    INVALIDATED = "invalidated"
-    CLOSED = "closed"
-    """The pool was closed."""
-
-
-# Members looked up once: on 3.11 each look-up costs as much as a call.
-_DIALING, _IDLE, _BUSY = SlotState.DIALING, SlotState.IDLE, SlotState.BUSY
-_CLOSING, _GONE = SlotState.CLOSING, SlotState.GONE
-_NEXT = {
-    _DIALING: frozenset({_IDLE, _BUSY, _CLOSING, _GONE}),
-    _IDLE: frozenset({_BUSY, _CLOSING}),
-    _BUSY: frozenset({_IDLE, _CLOSING}),
-    _CLOSING: frozenset({_GONE}),
-    _GONE: frozenset[SlotState](),
-}
-
-
-class Order(StrEnum):
-    """What the pool is to do with a slot."""
-
-    DIAL = "dial"
-    CANCEL = "cancel the dial"
-    CLOSE = "close"
-
-
-@dataclass(slots=True, eq=False)
-class Slot(Generic[M]):
-    """One connection that is owned, from the start of its dial to the end of its close."""
-
-    state: SlotState = SlotState.DIALING
-    member: M | None = None
-    loan: object = None
-    """What it is lent on, None between loans."""
-    level: AttributionLevel = AttributionLevel.NONE
-    proven: bool = False
-    """Whether it was idle or lent before, so that it has to be looked at."""
-    renew_at: float = inf
-    expires_at: float = inf
-    idle_since: float = 0.0
-    lendable_until: float = inf
-    """When an idle one has been idle for too long or is too old."""
-    look_at: float = 0.0
-    """When to look for a better identity again on its return."""
-    rests_until: float = 0.0
-    """Before that, a better identity is no reason to replace it: the last try was in vain."""
-    doomed: CloseReason | None = None
-    """Why it is closed once its dial has ended or its borrower has returned it."""
-    replaces: Slot[M] | None = None
-    replaced_by: Slot[M] | None = None
-
-
-@dataclass(slots=True, eq=False)
-class Waiter(Generic[M]):
-    """Somebody who waits for a connection of at least ``minimum``.
-
-    ``answer`` returns False where nobody waits any more.
-    """
-
-    minimum: AttributionLevel
-    answer: Callable[[Slot[M] | Exception], bool]
-
-
-class Ledger(Generic[M]):
+class PoolState:
     """The slots of one pool and those who wait for one. Times are of one clock, in seconds.
 
-    Every method leaves it so that nobody waits whom an idle connection, or a dial into a
-    free slot, could serve.
+    Invariant: no borrower remains whom an idle connection, or a dial that is possible now,
+    could serve. ``carry_out`` is called where something is decided.
     """
 
-    def __init__(self, max_size: int, max_idle: float | None) -> None:
+    def __init__(
+        self,
+        carry_out: Callable[[Order, Slot], None],
+        random: Callable[[], float],
+        *,
+        max_size: int,
+        min_idle: int = 0,
+        max_idle: float = inf,
+    ) -> None:
         self.max_size = max_size
         self.closed: bool = False
-        self.owed: int = 0
-        """Dials that nobody waits for and that are still to be begun."""
-        self.slots: set[Slot[M]] = set()
-        self.idle: list[Slot[M]] = []
+        self.slots: set[Slot] = set()
+        self.idle: list[Slot] = []
         """The newest last."""
-        self.waiters: deque[Waiter[M]] = deque()
+        self.borrowers: Borrowers = Borrowers()
         self.closes: Counter[CloseReason] = Counter()
-        self.orders: list[tuple[Order, Slot[M]]] = []
-        """What is to be done now, for the pool to take and do."""
-        self._max_idle = inf if max_idle is None else max_idle
-
-    def take(self, minimum: AttributionLevel, now: float) -> Slot[M] | None:
-        """Lend the newest idle connection that fits, if there is one."""
-        for slot in reversed(self.idle):
-            if slot.level >= minimum and now < slot.lendable_until:
-                if slot is self.idle[-1]:
-                    self.idle.pop()
-                else:
-                    self.idle.remove(slot)
-                self._move(slot, _BUSY)
-                return slot
-        return None
-
-    def put_back(self, slot: Slot[M], now: float) -> bool:
-        """Take back a sound connection that nobody waits for; False: ``give_back`` decides."""
-        if self.waiters or slot.doomed is not None or now >= slot.expires_at:
-            return False
-        slot.idle_since = now
-        self._shelve(slot)
-        return True
+        self.last_failure: Exception | None = None
+        """Why dials are held back now."""
+        self._carry_out = carry_out
+        self._min_idle = min_idle
+        self._max_idle = max_idle
+        self._wanted = 0
+        """How many connections to own, until as many are open at once."""
+        self._outage = Backoff(random)
+        """After dials that failed: holds every dial back."""
+        self._refill = Backoff(random)
+        """After what makes dials in advance pointless: holds back those nobody waits for."""
 
     def states(self) -> Counter[SlotState]:
         """How many slots are in each state. Any thread may ask: each slot counts once."""
         # A copy: the set itself may change under a thread that goes through it.
         return Counter(slot.state for slot in tuple(self.slots))
 
-    def give_back(
-        self,
-        slot: Slot[M],
-        now: float,
-        *,
-        broken: CloseReason | None = None,
-        upgradable: bool = False,
-    ) -> None:
+    def take(
+        self, minimum: AttributionLevel, is_current: Callable[[Slot], bool], now: float
+    ) -> Slot | None:
+        """Lend the newest idle connection that fits, if there is one."""
+        for slot in self.idle[::-1]:
+            if slot.level >= minimum and not self._overdue(slot, now) and is_current(slot):
+                self._move(slot, SlotState.BUSY)
+                if self._min_idle:
+                    self.tidy(now)
+                return slot
+        return None
+
+    def wait(self, borrower: Borrower, now: float, *, first: bool = False) -> None:
+        """Queue somebody whom no idle connection serves, at the head where ``first``."""
+        (self.borrowers.appendleft if first else self.borrowers.append)(borrower)
+        self.tidy(now)
+
+    def give_back(self, slot: Slot, now: float, broken: CloseReason | None = None) -> None:
         """A borrower returns its connection; ``broken`` is why it cannot be lent again."""
-        if slot.state is not _BUSY:
-            return
-        reason = broken or slot.doomed
-        if reason is None and now >= slot.expires_at:
-            reason = CloseReason.AGED
-        elif reason is None and upgradable and self.waiters:
-            # Lent to the next at once, again and again, it would never be replaced.
-            reason = CloseReason.REPLACED
-        if reason is not None:
-            self._close(slot, reason)
-            self._settle()
-            return
-        slot.proven = True
-        slot.idle_since = now
-        self._offer(slot)
-        if upgradable:
-            self.replace(slot)
-        if self.waiters:
-            self._settle()
+        if slot.state is SlotState.BUSY:
+            slot.used, slot.idle_since = True, now
+            if reason := broken or slot.doomed or self._overdue(slot, now):
+                self._close(slot, reason)
+            else:
+                self._offer(slot)
+            self.tidy(now)
 
-    def wait(self, waiter: Waiter[M], *, first: bool = False) -> None:
-        """Queue somebody, at the head where ``first``."""
-        (self.waiters.appendleft if first else self.waiters.append)(waiter)
-        self._settle()
-
-    def leave(self, waiter: Waiter[M]) -> None:
-        """Somebody waits no longer. A dial that was begun goes on."""
-        if waiter in self.waiters:
-            self.waiters.remove(waiter)
-
-    def warm(self, count: int) -> None:
+    def prewarm(self, count: int, now: float) -> None:
         """Have at least ``count`` connections, lent ones and dials under way included."""
-        owned = len(self.slots) - self._leaving()
-        self.owed = max(self.owed, count - owned)
-        self._settle()
+        self._wanted = max(self._wanted, count)
+        self.tidy(now)
 
-    def dialed(self, slot: Slot[M], member: M, level: AttributionLevel, now: float) -> None:
-        """A dial has ended well. ``slot`` already has its ``renew_at`` and ``expires_at``."""
-        slot.member, slot.level = member, level
-        old, slot.replaces = slot.replaces, None
-        slot.idle_since = now
-        if old is not None:
-            old.replaced_by = None
-            # A connection that nobody used stays so when it is replaced.
-            slot.idle_since = old.idle_since
-            if level <= old.level:
-                slot.rests_until = old.rests_until = now + RENEWAL_PAUSE
+    def dialed(self, slot: Slot, now: float) -> None:
+        """A dial has ended well. ``slot`` tells what it opened."""
+        self._outage.reset()
+        self.last_failure = None
+        slot.opened_at = slot.idle_since = now
+        if slot.stale:
+            slot.renew_at = now + RENEWAL_PAUSE
         if slot.doomed is not None:
             self._close(slot, slot.doomed)
-        elif old is not None and level < old.level:
-            old.renew_at = now + RENEWAL_PAUSE
-            self._close(slot, CloseReason.REPLACED)
-        else:
-            self._retire(old)
-            self._serve_fresh(slot)
-        self._settle()
+        elif not (slot.replaces and self._is_vain(slot, now)):
+            self._offer(slot)
+        borrower, slot.borrower = slot.borrower, None
+        if borrower is not None and slot.doomed is None:
+            borrower.dial = None
+            if slot.level < borrower.minimum:
+                text = f"attribution is {slot.level.name}, {borrower.minimum.name} was asked for"
+                self.borrowers.tell(borrower, AttributionUnavailable(text, retryable=True))
+        self.tidy(now)
 
-    def dial_failed(self, slot: Slot[M], error: Exception | None, now: float) -> bool:
-        """A dial has ended badly (None: given up). Returns whether somebody was told why."""
-        self._move(slot, _GONE)
-        old = slot.replaces
-        if old is not None:
-            old.replaced_by = None
-            old.renew_at = old.rests_until = now + RENEWAL_PAUSE
-        told = False
-        if error is not None and slot.doomed is None:
-            # Where as many dials as waiters are left, each of them still has one.
-            while not told and len(self.waiters) > self._dials():
-                told = self.waiters.popleft().answer(error)
-        self._settle()
-        return told
+    def dial_failed(self, slot: Slot, error: Exception, now: float) -> None:
+        """A dial has ended badly."""
+        self._move(slot, SlotState.GONE)
+        if slot.doomed is None:
+            if slot.replaces and (due := self._due(now)):
+                due[0].renew_at = now + RENEWAL_PAUSE
+            if may_help(error):
+                self._outage.failed(now, error)
+                self.last_failure = error.with_traceback(None)
+            elif slot.borrower is None:
+                self._wanted = 0
+                self._refill.failed(now)
+            else:
+                self.borrowers.tell(slot.borrower, error)
+        self.tidy(now)
 
-    def discard(self, slot: Slot[M], reason: CloseReason) -> None:
-        """Close a connection that is idle; does nothing to any other."""
-        if slot.state is _IDLE:
-            self._close(slot, reason)
-            self._settle()
+    def discard(self, slot: Slot, now: float) -> None:
+        """An idle connection has ended; does nothing to any other."""
+        if slot.state is SlotState.IDLE:
+            if now - slot.opened_at < SHORT_LIFE:
+                self._refill.failed(now)
+            self._close(slot, CloseReason.DEAD)
+            self.tidy(now)
 
-    def closed_one(self, slot: Slot[M]) -> None:
+    def closed_one(self, slot: Slot, now: float) -> None:
         """A close has ended."""
-        self._move(slot, _GONE)
-        self._settle()
+        self._move(slot, SlotState.GONE)
+        self.tidy(now)
 
-    def replace(self, slot: Slot[M]) -> None:
-        """Open another for an idle connection; make before break where a slot is free."""
-        if slot.replaced_by is not None or slot.state is not _IDLE:
-            return
-        if len(self.slots) < self.max_size:
-            slot.replaced_by = self._dial()
-            slot.replaced_by.replaces = slot
-        else:
-            self.owed += 1
-            self.discard(slot, CloseReason.REPLACED)
-
-    def tidy(self, now: float) -> None:
-        """Close what has been idle for too long or is too old, and replace what is due."""
-        for slot in tuple(self.idle):
-            if now >= slot.lendable_until:
-                aged = now >= slot.expires_at
-                self._close(slot, CloseReason.AGED if aged else CloseReason.UNUSED)
-            elif now >= slot.renew_at:
-                self.replace(slot)
-        self._settle()
-
-    def next_due(self) -> float:
-        """When ``tidy`` next has something to do."""
-        return min(map(self.due, self.idle), default=inf)
-
-    def due(self, slot: Slot[M]) -> float:
-        """When ``tidy`` next has something to do for one that is idle."""
-        renewal = slot.renew_at if slot.replaced_by is None else inf
-        return min(renewal, slot.lendable_until)
-
-    def invalidate(self) -> None:
-        """Lend none of what is owned again: idle ones close, lent ones do on their return.
-
-        Dials under way are given up, and begun again.
-        """
-        again = max(self.owed, self._dials() - len(self.waiters))
+    def invalidate(self, now: float) -> None:
+        """Lend none of what is owned again, and begin anew what is being dialled."""
+        if spare := max(0, self._coming() - len(self.borrowers)):
+            self._wanted = max(self._wanted, spare + self.states()[SlotState.BUSY])
         self._doom(CloseReason.INVALIDATED)
-        self.owed = again
-        self._settle()
+        self.tidy(now)
 
-    def shut(self) -> list[Waiter[M]]:
-        """Lend nothing any more. Returns those who waited."""
+    def shut(self, error: Exception) -> None:
+        """Lend nothing any more; who waits is told ``error``."""
         self.closed = True
-        self.owed = 0
+        for borrower in tuple(self.borrowers):
+            self.borrowers.tell(borrower, error)
         self._doom(CloseReason.CLOSED)
-        waiters = list(self.waiters)
-        self.waiters.clear()
-        return waiters
 
     def cut(self) -> None:
         """Close what is still lent."""
         for slot in tuple(self.slots):
-            if slot.state is _BUSY:
+            if slot.state is SlotState.BUSY:
                 self._close(slot, CloseReason.CLOSED)
+
+    def tidy(self, now: float) -> None:
+        """Close what is too old, and begin the dials that are wanted and possible now."""
+        if self.closed:
+            return
+        for slot in tuple(self.idle):
+            if reason := self._overdue(slot, now):
+                self._close(slot, reason)
+        if self._owned() - self._coming() >= self._wanted:
+            self._wanted = 0
+        self._dial_for_borrowers(now)
+        while self._may_refill(now):
+            if len(self.slots) < self.max_size and self._lacks_some():
+                self._dial(now)
+            elif len(due := self._due(now)) <= self._replacing():
+                return
+            elif len(self.slots) < self.max_size:
+                self._dial(now, replaces=True)
+            else:
+                # There is no slot for another beside it.
+                self._wanted = self.max_size
+                self._close(due[0], CloseReason.REPLACED)
+
+    def _dial_for_borrowers(self, now: float) -> None:
+        leaving = len(self.slots) - self._owned()
+        for borrower in self.borrowers.without_dial(self._coming()):
+            if not self._outage.allows(now, WAITED_FOR):
+                return
+            if len(self.slots) < self.max_size:
+                replaces = len(self._due(now)) > self._replacing()
+                borrower.dial = self._dial(now, borrower, replaces=replaces)
+            elif leaving:
+                leaving -= 1
+            elif self.idle:
+                # Nobody who waits could use it, or it would not be idle.
+                self._close(self.idle[0], CloseReason.EVICTED)
+
+    def _lacks_some(self) -> bool:
+        """Whether a dial that nobody waits for is wanted."""
+        on_the_way = self._coming() - self._replacing() - len(self.borrowers)
+        warm = len(self.idle) + max(0, on_the_way)
+        return warm < self._min_idle or self._owned() < self._wanted
+
+    def _may_refill(self, now: float) -> bool:
+        since = self._refill.since
+        if any(since <= s.opened_at <= now - SHORT_LIFE and not s.is_leaving() for s in self.slots):
+            # What was dialled last has lasted.
+            self._refill.reset()
+        return self._outage.allows(now) and self._refill.allows(now)
+
+    def _is_vain(self, slot: Slot, now: float) -> bool:
+        """Let a fresh connection take the place of one that is due, or close it as no better."""
+        due = self._due(now)
+        if not due:
+            return False
+        old, vain = due[0], False
+        if not slot.borrower:
+            # A connection that nobody used stays so when it is replaced.
+            slot.idle_since = old.idle_since
+            # A dial in no borrower's context may know less of it than the old one told.
+            vain = slot.level < old.level and not old.stale
+        old.renew_at = now + RENEWAL_PAUSE
+        self._close(slot if vain else old, CloseReason.REPLACED)
+        return vain
+
+    def _due(self, now: float) -> list[Slot]:
+        return [slot for slot in self.idle if now >= slot.renew_at]
+
+    def _replacing(self) -> int:
+        return sum(slot.replaces and slot.is_coming() for slot in self.slots)
+
+    def _coming(self) -> int:
+        return sum(slot.is_coming() for slot in self.slots)
+
+    def _owned(self) -> int:
+        return sum(not slot.is_leaving() for slot in self.slots)
+
+    def _dial(
+        self, now: float, borrower: Borrower | None = None, *, replaces: bool = False
+    ) -> Slot:
+        slot = Slot(borrower, replaces)
+        self.slots.add(slot)
+        self._outage.begin(now)
+        if borrower is None:
+            self._refill.begin(now)
+        self._carry_out("dial", slot)
+        return slot
+
+    def _offer(self, slot: Slot) -> None:
+        """Lend it to somebody who waits, or let it be idle."""
+        if self.borrowers.serve(slot):
+            self._move(slot, SlotState.BUSY)
+            return
+        self._move(slot, SlotState.IDLE)
+        slot.used = True
+        self.idle.append(slot)
+        self._carry_out("read", slot)
+
+    def _overdue(self, slot: Slot, now: float) -> CloseReason | None:
+        """Why a connection is too old to be lent, or was idle for too long."""
+        if now >= slot.expires_at:
+            return CloseReason.AGED
+        unused = now >= slot.idle_since + self._max_idle and len(self.idle) > self._min_idle
+        return CloseReason.UNUSED if unused else None
 
     def _doom(self, reason: CloseReason) -> None:
         for slot in tuple(self.slots):
-            if slot.state is _IDLE:
+            if slot.state is SlotState.IDLE:
                 self._close(slot, reason)
-            elif slot.state in (_DIALING, _BUSY) and slot.doomed is None:
+            elif slot.state is not SlotState.CLOSING and slot.doomed is None:
                 slot.doomed = reason
-                if slot.state is _DIALING:
-                    self.orders.append((Order.CANCEL, slot))
+                if slot.state is SlotState.DIALING:
+                    self._carry_out("give up", slot)
 
-    def _offer(self, slot: Slot[M]) -> None:
-        for waiter in tuple(self.waiters):
-            if slot.level >= waiter.minimum:
-                self.waiters.remove(waiter)
-                if waiter.answer(slot):
-                    if slot.state is not _BUSY:
-                        self._move(slot, _BUSY)
-                    return
-        self._shelve(slot)
-
-    def _shelve(self, slot: Slot[M]) -> None:
-        slot.proven = True
-        until = slot.idle_since + self._max_idle
-        slot.lendable_until = until if until < slot.expires_at else slot.expires_at  # noqa: FURB136  (a call costs more)
-        self._move(slot, _IDLE)
-        self.idle.append(slot)
-
-    def _serve_fresh(self, slot: Slot[M]) -> None:
-        """Offer a fresh connection; tell the first in line if there cannot be a better one."""
-        head = self.waiters[0] if self.waiters else None
-        self._offer(slot)
-        if head is None or head not in self.waiters or len(self.waiters) <= self._dials():
-            return
-        self.waiters.remove(head)
-        text = f"attribution is {slot.level.name}, {head.minimum.name} was asked for"
-        head.answer(AttributionUnavailable(text, retryable=True))
-
-    def _retire(self, old: Slot[M] | None) -> None:
-        if old is None:
-            return
-        if old.state is _IDLE:
-            self._close(old, CloseReason.REPLACED)
-        elif old.state is _BUSY and old.doomed is None:
-            old.doomed = CloseReason.REPLACED
-
-    def _settle(self) -> None:
-        if self.closed:
-            return
-        lacking = len(self.waiters) - self._dials()
-        while lacking > 0 and len(self.slots) < self.max_size:
-            self._dial()
-            lacking -= 1
-        leaving = self._leaving()
-        while lacking > leaving and self.idle:
-            # Nobody who waits could use it, or it would not be idle.
-            self._close(self.idle[0], CloseReason.EVICTED)
-            leaving += 1
-        while self.owed and len(self.slots) < self.max_size:
-            self.owed -= 1
-            self._dial()
-
-    def _dial(self) -> Slot[M]:
-        slot: Slot[M] = Slot()
-        self.slots.add(slot)
-        self.orders.append((Order.DIAL, slot))
-        return slot
-
-    def _dials(self) -> int:
-        return sum(slot.state is _DIALING and slot.doomed is None for slot in self.slots)
-
-    def _leaving(self) -> int:
-        """Slots that will be free without anything more being done."""
-        return sum(
-            slot.state is _CLOSING or (slot.state is _DIALING and slot.doomed is not None)
-            for slot in self.slots
-        )
-
-    def _close(self, slot: Slot[M], reason: CloseReason) -> None:
-        if slot.state is _IDLE:
-            self.idle.remove(slot)
-        self._move(slot, _CLOSING)
+    def _close(self, slot: Slot, reason: CloseReason) -> None:
+        self._move(slot, SlotState.CLOSING)
         self.closes[reason] += 1
-        self.orders.append((Order.CLOSE, slot))
+        self._carry_out("close", slot)
 
-    def _move(self, slot: Slot[M], state: SlotState) -> None:
-        """The one place that sets a slot's state."""
-        if state not in _NEXT[slot.state]:
-            raise AssertionError(f"a slot that is {slot.state} cannot be {state}")
-        slot.state = state
-        if state is _GONE:
+    def _move(self, slot: Slot, state: SlotState) -> None:
+        if slot.state is SlotState.IDLE:
+            self.idle.remove(slot)
+        slot.move(state)
+        if state is SlotState.GONE:
             self.slots.discard(slot)

@@ -28,8 +28,11 @@ from matrix.vocabulary import (
 
 from agent_conn import (
     ConnectTimeout,
+    DialFailed,
     Ending,
     HandshakeInvalid,
+    HandshakeRejected,
+    OpenHookFailed,
     PoolTimeout,
     StateError,
 )
@@ -110,7 +113,8 @@ class Cell:
             bound += WAIT if self.place is Place.WAITING else 0.0
             bound += SWEEP if self.place is Place.IDLE else 0.0
             bound += BUDGET if self.place is not Place.CLOSING else 0.0
-        bound += REDIAL if expected.recovers else 0.0
+        redials = expected.recovers or self.consumer is Consumer.POOL
+        bound += REDIAL if redials else 0.0
         return bound + (CLOSE if expected.ending is Ending.ABORTED else 0.0)
 
 
@@ -128,6 +132,10 @@ def _as_met_by_the_pool(cell: Cell, expected: Expected) -> Expected:
         return replace(expected, ending=Ending.CLOSED_HERE)
     if expected.error is ConnectTimeout:
         return replace(expected, error=PoolTimeout, phase=None)
+    passes = cell.fault not in _FINAL or cell.place is Place.ON_OPEN
+    if passes and expected.error in {DialFailed, HandshakeRejected, OpenHookFailed}:
+        # It dials again, as long as its borrower waits.
+        return replace(expected, error=None, phase=None)
     return expected
 
 

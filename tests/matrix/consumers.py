@@ -116,7 +116,7 @@ class StayingCaller(Caller):
 class PoolCaller(Caller):
     def __init__(self, scene: Scene) -> None:
         super().__init__(scene)
-        self.pool = ConnectionPool(scene.dial, max_size=1)
+        self.pool = ConnectionPool(scene.dial, max_size=1, jitter=lambda: 0.0)
 
     async def run(self) -> None:
         cell, pool, scene = self.scene.cell, self.pool, self.scene

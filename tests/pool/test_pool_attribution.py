@@ -1,17 +1,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
-from pooling import Site, echo, until
+from pooling import Clock, Site, echo, until
 
 from agent_conn import (
-    AgentIdentity,
     AttributionLevel,
     AttributionUnavailable,
     CloseReason,
     ConnectionState,
+    PoolTimeout,
 )
 from agent_conn.gateway import Reject
 
@@ -124,61 +123,45 @@ async def test_one_that_is_never_left_idle_is_replaced_too(site: Site) -> None:
         await asyncio.wait(busy)
 
 
-async def test_lent_while_its_successor_is_dialled_it_is_closed_on_its_return(site: Site) -> None:
-    async with site.pool(rotate=3600.0) as pool:
-        async with pool.acquire() as old:
-            site.room.connected.set()
-        async with pool.acquire() as again:
-            assert again is old
-            await until(lambda: pool.statistics().idle == 1)
-            await echo(again)
-        await site.gateway.wait_until(lambda: levels(site) == [AGENT])
-
-
-async def test_where_no_better_one_can_be_had_the_old_one_stays(site: Site) -> None:
+async def test_one_that_is_out_of_date_is_not_lent_while_no_better_one_can_be_had(
+    site: Site,
+) -> None:
     async with site.pool(rotate=0.02) as pool:
-        async with pool.acquire() as old:
+        async with pool.acquire():
             pass
         rejection = site.gateway.inject(Reject(503), times=None)
         site.room.connected.set()
-        await site.gateway.wait_until(lambda: bool(rejection.struck))
-        await until(lambda: pool.statistics().dials_failed == 1)
+        with pytest.raises(PoolTimeout, match="503"):
+            await pool.acquire(timeout=0.3)
+        assert pool.statistics().idle == 1
+        rejection.withdraw()
         async with pool.acquire() as connection:
-            assert connection is old
-        # It is left alone for a while, and not dialled for at every look.
-        assert rejection.struck == 1
+            assert connection.attribution is AGENT
 
 
-async def test_a_successor_of_a_lower_level_is_not_kept(site: Site) -> None:
-    known = [AgentIdentity(job_id="AJ_1", room_id="RM_1")]
-    reads = 0
-
-    def identity() -> AgentIdentity:
-        nonlocal reads
-        reads += 1
-        # The dial reads once; looks in between say that more is known.
-        return known[0] if reads == 1 else flaky[0]
-
-    flaky = [AgentIdentity(job_id="AJ_1", room_id="RM_1", agent_id="PA_1")]
-
-    def dial() -> Any:
-        if site.dials:
-            flaky[0] = AgentIdentity(job_id="AJ_1")
-        return site.dial(identity=identity)
-
-    async with site.pool(dial, rotate=0.02) as pool:
+async def test_one_whose_successor_cannot_be_had_is_left_alone_for_a_while(site: Site) -> None:
+    clock = Clock()
+    async with site.pool(rotate=0.02, clock=clock, jitter=lambda: 0.0) as pool:
         async with pool.acquire() as old:
             pass
-        await until(lambda: pool.statistics().closed.get(CloseReason.REPLACED, 0) == 1)
-        async with pool.acquire() as connection:
-            assert connection is old
+        rejection = site.gateway.inject(Reject(503))
+        site.room.connected.set()
+        await site.gateway.wait_until(lambda: bool(rejection.struck))
+        await site.gateway.wait_until(lambda: levels(site) == [ROOM])
+        clock.ahead = 4.0
+        with pytest.raises(TimeoutError):
+            await site.gateway.wait_until(lambda: site.gateway.accepted > 2, timeout=0.3)
+        clock.ahead = 6.0
+        await until(lambda: old.state is ConnectionState.CLOSED)
+        await site.gateway.wait_until(lambda: levels(site) == [AGENT])
 
 
-async def test_without_rotation_idle_ones_stay_as_they_are(site: Site) -> None:
+async def test_without_rotation_one_that_is_out_of_date_stays_and_is_not_lent(site: Site) -> None:
     async with site.pool(rotate=None) as pool:
         async with pool.acquire() as old:
             pass
         site.room.connected.set()
         async with pool.acquire() as connection:
-            assert connection is old
-            assert not pool.statistics().dialing
+            assert connection is not old
+            assert old.state is ConnectionState.OPEN
+            assert pool.statistics().idle == 1

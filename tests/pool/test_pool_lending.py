@@ -16,6 +16,7 @@ from agent_conn import (
     DialFailed,
     HandshakeRejected,
     InferenceConnection,
+    Keepalive,
     PoolTimeout,
     StateError,
 )
@@ -56,8 +57,6 @@ async def test_what_is_not_lent_cannot_be_released(site: Site) -> None:
         pool.release(connection)
         with pytest.raises(StateError):
             pool.release(connection)
-        with pytest.raises(StateError):
-            pool.early(connection)
         with pytest.raises(StateError):
             pool.release(site.dial())
 
@@ -179,10 +178,10 @@ async def test_a_dial_that_outlasts_its_waiter_serves_the_next(site: Site) -> No
     assert site.dials == 1
 
 
-async def test_a_failed_dial_is_told_to_one_who_waits(site: Site) -> None:
-    site.gateway.inject(Reject(503))
+async def test_a_failure_that_is_final_is_told_to_whom_it_was_dialled_for(site: Site) -> None:
+    site.gateway.inject(Reject(401))
     async with site.pool() as pool:
-        with pytest.raises(HandshakeRejected):
+        with pytest.raises(HandshakeRejected, match="401"):
             await pool.acquire()
         async with pool.acquire() as connection:
             await echo(connection)
@@ -190,11 +189,39 @@ async def test_a_failed_dial_is_told_to_one_who_waits(site: Site) -> None:
 
 
 async def test_of_two_dials_one_that_fails_leaves_the_other_to_serve(site: Site) -> None:
-    site.gateway.inject(Reject(503))
+    site.gateway.inject(Reject(401))
     async with site.pool() as pool:
         outcomes = await asyncio.gather(_take(pool), _take(pool), return_exceptions=True)
         failures = [outcome for outcome in outcomes if isinstance(outcome, HandshakeRejected)]
         assert len(failures) == 1
+
+
+async def test_a_failure_that_may_pass_is_followed_by_another_dial(site: Site) -> None:
+    site.gateway.inject(Reject(503))
+    async with site.pool(jitter=lambda: 0.01) as pool:
+        async with pool.acquire() as connection:
+            await echo(connection)
+        assert (pool.statistics().dials_failed, pool.statistics().dialed) == (1, 1)
+
+
+async def test_at_the_timeout_the_last_failure_is_the_cause(site: Site) -> None:
+    site.gateway.inject(Reject(503), times=None)
+    async with site.pool() as pool:
+        with pytest.raises(PoolTimeout, match=r"the last dial failed: .*503") as caught:
+            await pool.acquire(timeout=0.1)
+        assert isinstance(caught.value.__cause__, HandshakeRejected)
+
+
+async def test_in_an_outage_many_who_wait_are_no_storm_of_dials(site: Site) -> None:
+    outage = site.gateway.inject(Reject(503), times=None)
+    async with site.pool(max_size=20, jitter=lambda: 0.1) as pool:
+        borrowers = [asyncio.create_task(_take(pool)) for _ in range(20)]
+        await until(lambda: pool.statistics().dials_failed == 22)
+        # Twenty at once, and then one after the other until one of them succeeds.
+        assert outage.struck == 22
+        outage.withdraw()
+        await asyncio.gather(*borrowers)
+        assert pool.statistics().waiting == 0
 
 
 async def _take(pool: ConnectionPool) -> None:
@@ -229,40 +256,15 @@ async def test_a_dial_that_is_cancelled_from_outside_fails(site: Site) -> None:
             await pool.acquire()
 
 
-async def test_messages_of_the_idle_time_go_to_the_next_borrower(site: Site) -> None:
+async def test_messages_of_the_idle_time_are_dropped_and_counted(site: Site) -> None:
     async with site.pool() as pool:
         async with pool.acquire():
             pass
         for text in ("one", "two"):
             await site.gateway.connections[0].send(text)
         async with pool.acquire() as connection:
-            early = pool.early(connection)
-            assert [message.data for message in early] == ["one", "two"]
-            assert pool.early(connection) == ()
             await echo(connection)
-        assert pool.statistics().early_dropped == 0
-
-
-async def test_early_messages_that_nobody_asked_for_are_counted(site: Site) -> None:
-    async with site.pool() as pool:
-        async with pool.acquire():
-            pass
-        await site.gateway.connections[0].send("one")
-        async with pool.acquire():
-            pass
-        async with pool.acquire() as connection:
-            assert pool.early(connection) == ()
-        assert pool.statistics().early_dropped == 1
-
-
-async def test_an_idle_connection_that_talks_on_is_closed(site: Site) -> None:
-    async with site.pool() as pool:
-        async with pool.acquire():
-            pass
-        for _ in range(20):
-            await site.gateway.connections[0].send("noise")
-        await site.gateway.wait_idle()
-        assert pool.statistics().closed == {CloseReason.DEAD: 1}
+        assert pool.statistics().dropped == 2
 
 
 async def test_the_pings_of_the_gateway_are_answered_while_idle(
@@ -351,6 +353,12 @@ async def test_a_timeout_of_the_probes_own_on_a_fresh_one_is_not_the_pools(site:
         ("max_age", lambda: ConnectionPool(_unused, max_age=0)),
         ("max_idle", lambda: ConnectionPool(_unused, max_idle=-1)),
         ("rotate", lambda: ConnectionPool(_unused, rotate=float("nan"))),
+        ("min_idle", lambda: ConnectionPool(_unused, max_size=2, min_idle=3)),
+        ("min_idle", lambda: ConnectionPool(_unused, min_idle=-1)),
+        ("keepalive", lambda: ConnectionPool(_unused, keepalive="ping")),  # type: ignore[arg-type]
+        ("message", lambda: Keepalive(message=5)),  # type: ignore[arg-type]
+        ("every", lambda: Keepalive(message="ping", every=0.0)),
+        ("reset", lambda: ConnectionPool(_unused, reset="reset")),  # type: ignore[arg-type]
         ("min_attribution", lambda: ConnectionPool(_unused).acquire(min_attribution=3)),  # type: ignore[arg-type]
         ("timeout", lambda: ConnectionPool(_unused).acquire(timeout=0)),
         ("probe", lambda: ConnectionPool(_unused).acquire(probe="ping")),  # type: ignore[arg-type]

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import dataclasses
+import json
 import logging
+import pickle
 
 import pytest
 from pooling import Site, echo, until
@@ -49,15 +53,17 @@ async def test_prewarm_beside_acquire_opens_no_second_socket(
     assert site.gateway.accepted == 1
 
 
-async def test_a_prewarm_that_fails_is_logged_and_counted(
+async def test_a_prewarm_that_fails_is_logged_counted_and_tried_again(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     site.gateway.inject(Reject(503))
     with caplog.at_level(logging.WARNING, logger="agent_conn"):
-        async with site.pool() as pool:
+        async with site.pool(jitter=lambda: 0.01) as pool:
             pool.prewarm()
-            await until(lambda: pool.statistics().dials_failed == 1)
-    assert [record.message for record in caplog.records] == ["pool_dial_failed"]
+            await until(lambda: pool.statistics().idle == 1)
+            assert pool.statistics().dials_failed == 1
+    (record,) = caplog.records
+    assert record.message == "pool_dial_failed: HandshakeRejected"
 
 
 async def test_invalidated_the_idle_are_closed_and_the_lent_on_their_return(site: Site) -> None:
@@ -167,6 +173,15 @@ async def test_a_cancelled_close_cuts_what_is_lent_and_closes_all(site: Site) ->
     await asyncio.wait({closing})
     assert closing.cancelled()
     assert connection.state is ConnectionState.CLOSED
+
+
+async def test_the_statistics_are_plain_data(site: Site) -> None:
+    async with site.pool() as pool:
+        pool.release(await pool.acquire(), reuse=False)
+        figures = pool.statistics()
+    for copied in (copy.deepcopy(figures), pickle.loads(pickle.dumps(figures))):
+        assert copied == figures
+    assert json.loads(json.dumps(dataclasses.asdict(figures)))["closed"] == {"failed": 1}
 
 
 async def _take(pool: ConnectionPool) -> None:

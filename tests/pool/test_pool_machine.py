@@ -67,6 +67,7 @@ class PoolMachine(RuleBasedStateMachine):
             max_idle=MAX_IDLE,
             rotate=0.01,
             clock=lambda: time.monotonic() + self.ahead,
+            jitter=lambda: 0.001,
         )
 
     @rule(minimum=st.sampled_from([AttributionLevel.NONE, AttributionLevel.AGENT]))

@@ -23,7 +23,7 @@ def tabled(header: str) -> set[str]:
 
 
 async def test_the_readme_names_every_span_and_metric(line: Line, exported: Exported) -> None:
-    line.gateway.inject(Reject(503))
+    line.gateway.inject(Reject(401))
     async with ConnectionPool(lambda: line.dial(**exported.options())) as pool:
         exported.telemetry.observe_pool(pool)
         with pytest.raises(HandshakeRejected):

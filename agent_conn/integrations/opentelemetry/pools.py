@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
-from agent_conn._pool.pool import ConnectionPool
-from agent_conn._pool.statistics import PoolStatistics
+from agent_conn._pool.pool import ConnectionPool, PoolStatistics
 from agent_conn.integrations.opentelemetry.attributes import POOL, REASON, Attributes, Few, label
 
 MAX_NAMES = 32
