@@ -132,8 +132,7 @@ def _as_met_by_the_pool(cell: Cell, expected: Expected) -> Expected:
         return replace(expected, ending=Ending.CLOSED_HERE)
     if expected.error is ConnectTimeout:
         return replace(expected, error=PoolTimeout, phase=None)
-    passes = cell.fault not in _FINAL or cell.place is Place.ON_OPEN
-    if passes and expected.error in {DialFailed, HandshakeRejected, OpenHookFailed}:
+    if cell.fault not in _FINAL and expected.error in {DialFailed, HandshakeRejected, OpenHookFailed}:
         # It dials again, as long as its borrower waits.
         return replace(expected, error=None, phase=None)
     return expected
