@@ -652,3 +652,13 @@ def test_after_a_final_failure_what_nobody_waits_for_is_dialled_with_pauses() ->
     table.now += 1.0
     table.state.tidy(table.now)
     assert len(table.dials()) == 1
+
+
+def test_the_first_reason_to_close_one_is_the_one_that_is_told() -> None:
+    table = Table()
+    (lent,) = table.open_idle()
+    table.borrow()
+    table.state.invalidate(table.now)
+    table.state.shut(StateError("closed"))
+    table.state.give_back(lent, table.now)
+    assert table.state.closes == {CloseReason.INVALIDATED: 1}
