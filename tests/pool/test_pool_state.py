@@ -662,3 +662,25 @@ def test_the_first_reason_to_close_one_is_the_one_that_is_told() -> None:
     table.state.shut(StateError("closed"))
     table.state.give_back(lent, table.now)
     assert table.state.closes == {CloseReason.INVALIDATED: 1}
+
+
+def test_once_the_last_that_was_dialled_has_lasted_the_rest_is_refilled() -> None:
+    table = Table(min_idle=2)
+    table.state.tidy(table.now)
+    for seconds in (0.0, 1.0, 2.0):
+        table.now += seconds
+        table.state.tidy(table.now)
+        for slot in table.dials():
+            table.state.discard(table.land(slot), table.now)
+        table.end_closes()
+    table.now += 4.0
+    table.state.tidy(table.now)
+    (slot,) = table.dials()
+    table.land(slot)
+    # The next would be dialled eight seconds after this one, had this one ended too.
+    table.now += SHORT_LIFE - 0.01
+    table.state.tidy(table.now)
+    assert table.dials() == []
+    table.now += 0.02
+    table.state.tidy(table.now)
+    assert len(table.dials()) == 1
