@@ -636,7 +636,7 @@ async def test_the_pool_speaks_into_a_file_at_a_gateway_that_wants_a_token(
     assert (spoken.status, spoken.err) == (0, "")
     assert spoken.out.startswith("10 sentences over 1 dial")
     assert refused.status == 1
-    assert refused.err == "pooled_tts.py: the gateway answered 401 Unauthorized\n"
+    assert refused.err.startswith("pooled_tts.py: the gateway answered 401 Unauthorized: ")
 
 
 async def test_two_traced_calls_show_their_drop_and_redial_in_a_trace_each() -> None:
