@@ -84,7 +84,8 @@ class Sockets(RuleBasedStateMachine):
 
     async def _open(self) -> None:
         self.room = Room()
-        self.gateway = Gateway()
+        # A pre-dial may stand without a request for as long as a rule lets time pass.
+        self.gateway = Gateway(request_timeout=None)
         await self.gateway.start()
         self.session = aiohttp.ClientSession()
 

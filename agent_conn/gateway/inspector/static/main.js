@@ -1,5 +1,6 @@
 // The inspector's page: events come in, the store takes them, what changed is drawn once a frame.
 
+import { read } from "./api.js";
 import { setAttribute, setHidden, setText, el } from "./dom.js";
 import { Drawer } from "./drawer.js";
 import { noConnections, noMatches } from "./empty.js";
@@ -56,10 +57,14 @@ function drawShown() {
   setHidden(byId("empty"), kind === null);
   setHidden(byId("grid"), kind !== null);
   setHidden(byId("legend"), kind !== null);
-  if (kind !== emptyFor && kind !== null) {
-    byId("empty").replaceChildren(...(kind === "matches" ? noMatches(clearFilters) : noConnections()));
-  }
+  if (kind !== emptyFor && kind === "matches") byId("empty").replaceChildren(...noMatches(clearFilters));
+  if (kind !== emptyFor && kind === "connections") showCommands();
   emptyFor = kind;
+}
+
+async function showCommands() {
+  const access = await read("/inspector/access");
+  if (emptyFor === "connections") byId("empty").replaceChildren(...noConnections(access));
 }
 
 function drawPending() {

@@ -57,6 +57,7 @@ export class Row {
     setAttribute(this.cells.client, "title", `${one.client ?? one.peer}\n${ids(one)}`);
     setText(this.cells.code, one.code === null ? "–" : String(one.code));
     setAttribute(this.element, "data-state", one.state);
+    setAttribute(this.element, "data-lost", isLoss(one) ? "" : null);
     setAttribute(this.element, "data-level", one.level ?? "UNKNOWN");
     this.updateCounts();
     this.updateTime(scale, now);
@@ -91,7 +92,13 @@ export class Row {
   }
 }
 
+/** Whether it ended by anything but a Close that says that all is well. */
+export function isLoss(one) {
+  return one.state === "closed" && one.code !== null && one.code !== 1000 && one.code !== 1001;
+}
+
 function stateNote(one) {
+  if (isLoss(one)) return one.code === 1006 ? "lost: no Close came" : `lost: Close ${one.code}`;
   if (one.path === undefined) return one.state === "closed" ? "no request came" : "no request yet";
   if (one.state === "closed" && one.status === null) return "no answer was sent";
   return one.state === "answered" ? `status ${one.status}` : "";
