@@ -237,6 +237,7 @@ class Entry:
             "path": _shown(handshake.path),
             "model": _shown(handshake.model),
             "status": handshake.status,
+            "reason": handshake.reason,
         }
 
     def _times(self) -> dict[str, float | None]:

@@ -52,7 +52,8 @@ function drawShown() {
   const lines = store.lines.size;
   const { givenUp = 0, mostKept = 0 } = store.status ?? {};
   const lost = givenUp ? `; ${count(givenUp)} older not kept (bound ${count(mostKept)})` : "";
-  setText(byId("shown"), `${count(grid.shown)} of ${count(lines)} shown${lost}`);
+  const failed = grid.failed ? `, ${count(grid.failed)} failed` : "";
+  setText(byId("shown"), `${count(grid.shown)} of ${count(lines)} shown${failed}${lost}`);
   const kind = store.status === null || grid.shown ? null : lines ? "matches" : "connections";
   setHidden(byId("empty"), kind === null);
   setHidden(byId("grid"), kind !== null);
@@ -89,7 +90,7 @@ function refilter() {
 function clearFilters() {
   grid.filters.levels.clear();
   for (const card of byId("levels").children) setAttribute(card, "aria-pressed", "false");
-  for (const name of ["path", "state"]) {
+  for (const name of ["path", "state", "text"]) {
     grid.filters[name] = "";
     byId(`filter-${name}`).value = "";
   }
@@ -112,6 +113,10 @@ for (const name of ["path", "state"]) {
     refilter();
   });
 }
+byId("filter-text").addEventListener("input", (event) => {
+  grid.filters.text = event.target.value.trim().toLowerCase();
+  refilter();
+});
 byId("faults-next").addEventListener("click", () => drawer.showFaults());
 setInterval(() => grid.tick(), 1000);
 listen(
