@@ -18,7 +18,7 @@ from agent_conn.gateway import Gateway
 
 KEY = "canary-key-4715"
 SECRET = "canary-secret-4716-of-more-than-32-bytes"
-VARIABLES = ("TOKEN", "API_KEY", "API_SECRET")
+VARIABLES = ("TOKEN", "API_KEY", "API_SECRET", "URL")
 
 
 @dataclass

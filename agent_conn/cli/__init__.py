@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import agent_conn
 from agent_conn.cli.status import Finished, Status
 
 try:
     import typer
+    from typer.core import TyperGroup
 except ImportError:
     sys.exit("agent-conn needs typer and rich: pip install 'agent-conn[cli]'")
 
-from agent_conn.cli.gateway.command import serve_gateway
+from agent_conn.cli.gateway.command import GATEWAY_HELP, serve_gateway
 from agent_conn.cli.probe.command import PROBE_HELP, PROBE_SETTINGS, probe
+
+
+class _Commands(TyperGroup):
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401  (private types)
+        # typer's own message repeats what was given, which may be a secret in the wrong place.
+        if self.get_command(ctx, args[0]) is None:
+            ctx.fail(f"there is no such command: write one of {', '.join(self.commands)}")
+        return super().resolve_command(ctx, args)
+
 
 app: typer.Typer = typer.Typer(
     name="agent-conn",
+    cls=_Commands,
     # A traceback with locals would show credentials.
     pretty_exceptions_enable=False,
 )
@@ -38,7 +49,7 @@ def describe(
         raise Finished(Status.USAGE)
 
 
-app.command("gateway")(serve_gateway)
+app.command("gateway", help=GATEWAY_HELP)(serve_gateway)
 app.command("probe", help=PROBE_HELP, context_settings=PROBE_SETTINGS)(probe)
 
 

@@ -243,7 +243,7 @@ async def test_each_connection_has_its_lines_with_what_was_sent_shown_as_text() 
     assert opened.endswith(rf"#1 opened       {asked} room=RM_1 job=AJ_[red]")
     assert f"#1 closed       {asked} 1000 after " in closed
     assert closed.endswith("messages in 1 (5 bytes), out 1 (5 bytes)")
-    assert answered.endswith(r"answered 404 NONE  /v1/\x1b[2J\nforged")
+    assert answered.endswith(r"answered 404 NONE  /v1/\x1b[2J\nforged no such service")
     assert stopping.startswith("stopping")
     assert "\x1b" not in outcome.err
     assert "canary" not in outcome.err

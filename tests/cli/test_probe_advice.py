@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent_conn import ConnectTimeout, DialFailed, HandshakeRejected
+from agent_conn import ConnectTimeout, DialFailed, HandshakeInvalid, HandshakeRejected
 from agent_conn.cli.probe.advice import advise, clock_skew
 from agent_conn.cli.probe.findings import (
     Attempt,
@@ -30,11 +30,13 @@ CERTIFICATE = Certificate("CN=a", "CN=b", ("a.example",), NOW, datetime(2026, 11
 def target(**changes: Any) -> Target:
     values: dict[str, Any] = {
         "shown_url": "wss://gateway.example/v1/stt",
+        "url_source": None,
         "own_gateway": False,
         "credentials": "--api-key, --api-secret",
         "mints": True,
         "attribution": "NONE",
         "secure": True,
+        "loopback": False,
     }
     return Target(**(values | changes))
 
@@ -64,10 +66,30 @@ def test_a_tcp_failure_is_told_by_its_number(number: int | None, expected: str) 
 
 
 @pytest.mark.parametrize(
+    ("ago", "told"),
+    [
+        (timedelta(days=3, hours=20), "3 days ago"),
+        (timedelta(days=1), "1 day ago"),
+        (timedelta(hours=5), "5 hours ago"),
+        (timedelta(minutes=59), "less than an hour ago"),
+        (timedelta(0), "less than an hour ago"),
+        (-timedelta(seconds=1), None),
+    ],
+)
+def test_what_has_expired_is_told_by_how_long_ago(ago: timedelta, told: str | None) -> None:
+    assert Certificate("CN=a", "CN=b", not_after=NOW - ago).expired_since(NOW) == told
+
+
+def test_a_redirect_is_told_with_its_target() -> None:
+    text = advice_on(Step.UPGRADE, error=HandshakeInvalid(), redirect="https://b.example/v1/stt")
+    assert "redirects to https://b.example/v1/stt: pass that URL" in text
+
+
+@pytest.mark.parametrize(
     ("code", "expected"),
     [
         (9, "not valid yet"),
-        (10, "expired on 2026-11-01"),
+        (10, "The certificate expired 21 days ago: renew it"),
         (18, "self-signed: pass it with --ca"),
         (19, "issuer is not trusted"),
         (20, "issuer is not trusted"),

@@ -65,7 +65,7 @@ async def silent_server(context: ssl.SSLContext) -> AsyncIterator[tuple[int, lis
     ("trusted", "name", "until", "advice"),
     [
         (False, LOOPBACK, NOW + 1.5 * DAY, "self-signed: pass it with --ca"),
-        (True, LOOPBACK, NOW - 1.5 * DAY, "The certificate expired on"),
+        (True, LOOPBACK, NOW - 1.5 * DAY, "The certificate expired 1 day ago"),
         (True, LOOPBACK, NOW + 99.5 * DAY, "not valid yet"),
         (True, x509.DNSName("other.example"), NOW + 1.5 * DAY, "It is good for other.example."),
     ],

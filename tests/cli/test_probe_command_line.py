@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 
 import pytest
 from canary import QUERY, TOKEN
+from gateway_process import run
 from probing import KEY, SECRET, WITH_TOKEN, Probe
 from yarl import URL
 
@@ -62,7 +64,11 @@ async def test_a_wrong_command_line_is_told_before_anything_is_dialled(
         ("http://localhost:8080/v1", "ws://localhost:8080/v1/stt?model=auto"),
         ("https://host.example/v1?model=x", "wss://host.example/v1/stt?model=x"),
         ("wss://host.example/v1/tts?model=x", "wss://host.example/v1/tts?model=x"),
-        ("wss://host.example", "wss://host.example"),
+        ("wss://host.example", "wss://host.example/v1/stt?model=auto"),
+        ("http://localhost:8080/?model=x", "ws://localhost:8080/v1/stt?model=x"),
+        ("wss://host.example/tts", "wss://host.example/v1/tts"),
+        ("wss://host.example/stt?model=x", "wss://host.example/v1/stt?model=x"),
+        ("wss://host.example/other", "wss://host.example/other"),
         ("wss://host.example/v1/echo#part", "wss://host.example/v1/echo"),
     ],
 )
@@ -205,3 +211,49 @@ async def test_ctrl_c_ends_a_connection_that_stalls(gateway: Gateway) -> None:
     gateway.inject(StallInHandshake())
     out, _ = await interrupted(gateway, "--timeout", "500", after=1)
     assert b"interrupted after 0 of 1" in out
+
+
+async def test_without_a_url_it_takes_the_environments_and_says_so(
+    probe: Probe, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIVEKIT_INFERENCE_URL", gateway.base_url)
+    ended, page = await probe.both()
+    assert ended.status == 0
+    assert len(gateway.handshakes) == 2
+    assert f"{gateway.url('/v1/stt')}, from LIVEKIT_INFERENCE_URL" in page
+
+
+async def test_a_wrong_url_of_the_environment_is_named(
+    probe: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIVEKIT_INFERENCE_URL", f"gateway.example?key={QUERY}")
+    ended = await probe()
+    assert ended.status == 64
+    assert "LIVEKIT_INFERENCE_URL: URL" in " ".join(ended.err.split())
+
+
+async def test_loopback_in_the_clear_is_no_reason_to_warn(probe: Probe, gateway: Gateway) -> None:
+    ended = await probe(gateway.base_url)
+    assert ended.status == 0
+    assert "can be read on the way" not in ended.out
+
+
+@pytest.mark.parametrize("arguments", [["gateway"], ["probe"], []], ids=str)
+async def test_help_shows_every_name_whole_at_80_columns(arguments: list[str]) -> None:
+    told = await run(*arguments, "--help", variables={"COLUMNS": "80"})
+    assert told.status == 0
+    assert "…" not in told.out.replace("…/v1", "").replace("wss://…", "").replace(" … kill", "")
+    assert max(map(len, told.out.splitlines())) <= 80
+    names = re.findall(r"--[a-z-]+|[A-Z]+_[A-Z_]+", told.out)
+    assert {"gateway": "AGENT_CONN_INSPECTOR_TOKEN", "probe": "LIVEKIT_INFERENCE_URL"}.get(
+        "".join(arguments), "--version"
+    ) in names
+
+
+@pytest.mark.parametrize("arguments", [[TOKEN], [TOKEN, "--json"], ["gateways", TOKEN]], ids=str)
+async def test_a_secret_in_the_place_of_a_command_is_not_repeated(arguments: list[str]) -> None:
+    told = await run(*arguments)
+    assert told.status == 64
+    assert "there is no such command: write one of gateway, probe" in told.err
+    assert TOKEN not in told.out + told.err
+    assert "Traceback" not in told.err

@@ -29,11 +29,13 @@ NOW = datetime(2026, 11, 22, tzinfo=UTC)
 HOSTILE = "a\x1b]0;title\x07[red]b[/nope]\u202ec\r"
 TARGET = Target(
     shown_url="wss://gateway.example/v1/stt",
+    url_source=None,
     own_gateway=False,
     credentials=None,
     mints=False,
     attribution="NONE",
     secure=True,
+    loopback=False,
 )
 
 

@@ -7,12 +7,15 @@ import pytest
 
 from agent_conn.errors import ConfigurationError
 from agent_conn.gateway import (
+    AcceptAndClose,
     BadAccept,
     CloseWith,
+    ConcurrencyLimit,
     DropAfter,
     Fault,
     Gateway,
     GoSilent,
+    IdleTimeout,
     IgnoreClose,
     NotWebSocket,
     Redirect,
@@ -22,6 +25,7 @@ from agent_conn.gateway import (
     StallAtTLS,
     StopReading,
 )
+from agent_conn.gateway.faults.words import in_words
 
 if TYPE_CHECKING:
     from gateway.conftest import Client
@@ -145,3 +149,23 @@ def test_a_fault_that_could_not_strike_is_refused_when_it_is_made(
 ) -> None:
     with pytest.raises(ConfigurationError, match=f"^{named} "):
         kind(**values)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (Reset(), "reset"),
+        (Reset("tls"), "reset in TLS"),
+        (Reject(429), "reject with 429"),
+        (CloseWith(1012), "close with 1012"),
+        (AcceptAndClose(1013), "accept and close with 1013"),
+        (DropAfter(1), "drop after 1 message"),
+        (StallAtTLS(), "stall at TLS"),
+        (NotWebSocket(), "not websocket"),
+        (IdleTimeout(2.5), "idle timeout of 2.5 s"),
+        (ConcurrencyLimit(3), "concurrency limit of 3"),
+    ],
+    ids=repr,
+)
+def test_a_fault_is_told_in_words(fault: Fault, words: str) -> None:
+    assert in_words(fault) == words

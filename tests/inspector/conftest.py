@@ -100,7 +100,8 @@ async def open_page(browser: Browser) -> AsyncIterator[OpenPage]:
 
     async def open_at(url: str, *, width: int = 1280, scheme: Any = "dark") -> Page:
         context = await browser.new_context(
-            viewport={"width": width, "height": 800}, color_scheme=scheme
+            viewport={"width": width, "height": 800},
+            color_scheme=scheme,
         )
         page = await context.new_page()
         page.set_default_timeout(20_000)

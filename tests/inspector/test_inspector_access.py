@@ -12,7 +12,7 @@ from agent_conn import ConfigurationError, StateError
 from agent_conn.gateway import Gateway, Inspector
 
 TOKEN = "sesame-4711"
-PATHS = ("", "inspector/events", "inspector/faults", "inspector/connections/1")
+PATHS = ("", "inspector/events", "inspector/faults", "inspector/access", "inspector/connections/1")
 REMOTE = Inspector(token=TOKEN, allow_remote=True)
 
 
@@ -178,7 +178,7 @@ async def test_a_token_once_is_a_cookie_from_then_on(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     async with Gateway(host="0.0.0.0", inspector=REMOTE) as gateway:
-        for path, refused in zip(PATHS, (401, 401, 401, 401), strict=True):
+        for path, refused in zip(PATHS, (401,) * 5, strict=True):
             assert await status_of(http, gateway.inspector_url + path) == refused
         assert await status_of(http, f"{gateway.inspector_url}?token=sesame") == 401
         async with http.get(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import aiohttp
 from canary import COOKIE, QUERY, TOKEN, WORKER_TOKEN
 from inspecting import details_of, dial, events_of
 
-from agent_conn.gateway import Gateway
+from agent_conn.gateway import Gateway, Inspector
+from agent_conn.gateway.inspector.message_log import RUN_BYTES, MessageLog
 from agent_conn.gateway.sessions.protocol import (
     InputAudio,
     InputTranscript,
+    SessionClose,
     SttCreate,
     TtsCreate,
     to_json,
@@ -89,3 +92,38 @@ async def test_the_log_and_the_transcript_are_bounded_and_count_what_they_lost(
     assert max(len(line[3]) for line in details["transcript"]) == 2001
     assert len(details["messages"]) == 200
     assert sum(line[5] for line in details["messages"]) + details["messagesGivenUp"] == 302
+
+
+def test_a_log_knows_how_much_memory_its_lines_take() -> None:
+    log = MessageLog(max_runs=3, max_transcripts=2)
+    for number in range(8):
+        kind = "final_transcript" if number % 2 else "interim_transcript"
+        text = json.dumps({"type": kind, "transcript": "word " * number})
+        log.add("out", text, len(text), float(number))
+        log.add("in", b"", 0, float(number))
+        kept = sum(sys.getsizeof(line.text) for line in log.transcripts)
+        assert log.size == RUN_BYTES * len(log.runs) + kept
+    assert (len(log.runs), len(log.transcripts)) == (3, 2)
+
+
+async def test_a_talk_whose_log_grows_pushes_out_what_has_ended(
+    http: aiohttp.ClientSession, session: aiohttp.ClientSession
+) -> None:
+    async with Gateway(inspector=Inspector()) as gateway:
+        # What has ended, with a log of about 800 kB each: 100 texts of 2,000 wide characters.
+        for _ in range(25):
+            async with session.ws_connect(gateway.url("/v1/tts")) as ws:
+                await ws.send_str(to_json(TtsCreate()))
+                for number in range(100):
+                    await ws.send_str(
+                        json.dumps(
+                            {"type": "input_transcript", "transcript": f"{number}" + "🙂" * 2_000},
+                            ensure_ascii=False,
+                        )
+                    )
+                await ws.send_str(to_json(SessionClose()))
+                while (await ws.receive(5)).type is aiohttp.WSMsgType.TEXT:
+                    pass
+        assert await details_of(http, gateway, 1) == 404
+        last = await details_of(http, gateway, 25)
+        assert len(last["transcript"]) == 100

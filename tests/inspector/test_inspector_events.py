@@ -250,8 +250,8 @@ async def test_a_fault_is_named_on_what_it_struck(
             await dial(session, inspected)
     async with events_of(http, inspected) as events:
         await events.until_status()
-        assert (events.rows[1]["state"], events.rows[1]["fault"]) == ("rejected", "Reject")
-        await events.until(2, state="closed", fault="DropHandshake", status=None)
+        assert (events.rows[1]["state"], events.rows[1]["fault"]) == ("rejected", "reject with 429")
+        await events.until(2, state="closed", fault="drop handshake", status=None)
 
 
 async def test_pages_are_bounded(inspected: Gateway, http: aiohttp.ClientSession) -> None:

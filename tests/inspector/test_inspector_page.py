@@ -13,7 +13,7 @@ from playwright.async_api import Page, expect
 from support import Room
 
 from agent_conn import AgentIdentity, HandshakeRejected, InferenceConnection, reconnect
-from agent_conn.gateway import Gateway, Inspector
+from agent_conn.gateway import CloseWith, DropAfter, Gateway, Inspector
 from agent_conn.gateway.sessions.protocol import (
     InputAudio,
     InputTranscript,
@@ -112,6 +112,38 @@ async def test_a_connection_appears_is_upgraded_and_closes(
     await expect(rows(page).locator(".code")).to_have_text("1000")
 
 
+async def test_a_loss_has_the_colour_of_loss_and_a_clean_close_has_not(
+    inspected: Gateway, session: aiohttp.ClientSession, open_page: OpenPage
+) -> None:
+    page = await open_page(inspected.inspector_url)
+    for fault in (None, DropAfter(), CloseWith(1011)):
+        if fault is not None:
+            inspected.inject(fault)
+        async with session.ws_connect(inspected.url("/v1/echo")) as ws:
+            if fault is not None:
+                await ws.receive(5)
+    state = "one => getComputedStyle(one.querySelector('.state .first')).color"
+    for number in (1, 2, 3):
+        await expect(rows(page, number).locator(".state")).to_contain_text("closed")
+    clean, dropped, failed = [await rows(page, number).evaluate(state) for number in (1, 2, 3)]
+    assert dropped == failed != clean
+
+
+async def test_it_can_be_read_in_the_systems_own_colours(
+    inspected: Gateway, session: aiohttp.ClientSession, open_page: OpenPage
+) -> None:
+    page = await open_page(inspected.inspector_url)
+    await page.emulate_media(forced_colors="active")
+    identity = AgentIdentity("J", "R", "P")
+    async with InferenceConnection(session, inspected.url("/v1/echo"), identity=identity):
+        await expect(rows(page)).to_have_count(1)
+        drawn = "one => getComputedStyle(one).backgroundColor"
+        behind = await rows(page).evaluate(drawn)
+        for part in (".pips i.on", ".waterfall .life"):
+            assert await rows(page).locator(part).first.evaluate(drawn) != behind
+        assert await page.evaluate(LOW_CONTRAST) == []
+
+
 async def test_a_fault_from_the_page_ends_a_live_connection_with_the_typed_error(
     inspected: Gateway, session: aiohttp.ClientSession, open_page: OpenPage
 ) -> None:
@@ -126,8 +158,8 @@ async def test_a_fault_from_the_page_ends_a_live_connection_with_the_typed_error
         await drawer.get_by_role("button", name="Inject here").click()
         assert (await reading).type is aiohttp.WSMsgType.CLOSE
         await expect(rows(page).locator(".code")).to_have_text("1012")
-        await expect(rows(page).locator(".state")).to_contain_text("fault: CloseWith")
-        await expect(drawer).to_contain_text("CloseWith injected. The connection is not open.")
+        await expect(rows(page).locator(".state")).to_contain_text("fault: close with 1012")
+        await expect(drawer).to_contain_text("close with injected. The connection is not open.")
     assert connection.loss is not None
     assert connection.loss.code == 1012
 
@@ -174,7 +206,7 @@ async def test_nothing_from_outside_is_markup(
         drawer = page.locator("#drawer")
         said = "said <script>window.pwned = 1</script> here"
         await expect(drawer.locator(".transcript .text")).to_have_text(said)
-        await expect(drawer.locator('[data-fact="Job"]')).to_have_text(MARKUP)
+        await expect(drawer.locator('[data-fact="Job"] span')).to_have_text(MARKUP)
         await expect(drawer.locator('[data-fact="Client"]')).to_have_text(MARKUP)
         await expect(drawer.locator(".box-headers")).to_contain_text(MARKUP)
         await expect(drawer.locator(".box-messages")).to_contain_text(MARKUP[:30])
@@ -279,8 +311,12 @@ async def test_it_fits_its_width_and_can_be_read(
         await expect(rows(page)).to_have_count(5)
         assert await page.evaluate(LOW_CONTRAST) == []
         assert await page.evaluate("document.documentElement.scrollWidth") == width
+        right_edges = await rows(page, 5).evaluate(
+            "one => [one, one.querySelector('.age')].map((e) => e.getBoundingClientRect().right)"
+        )
+        assert right_edges[1] <= right_edges[0] <= width
         await screenshot(page, "rows")
-        await rows(page, 5).click()
+        await rows(page, 5).locator(".path").click()
         await expect(page.locator(".fault-form")).to_be_visible()
         assert await page.evaluate(LOW_CONTRAST) == []
         assert await page.evaluate("document.documentElement.scrollWidth") == width
@@ -298,7 +334,7 @@ async def test_a_thousand_rows_and_only_the_one_that_changes_is_written(
     async with InferenceConnection(session, inspected.url("/v1/echo")) as ws:
         page = await open_page(inspected.inspector_url)
         await expect(rows(page)).to_have_count(1000)
-        await expect(page.locator("#shown")).to_have_text("1,000 of 1,000 shown")
+        await expect(page.locator("#shown")).to_have_text("1,000 of 1,000 shown, 999 failed")
         await screenshot(page, "rows")
         await page.evaluate("""() => {
             window.written = new Set();

@@ -61,7 +61,8 @@ def line_of(record: logging.LogRecord) -> Text | None:
         case "gateway.connection_closed":
             return _line(record, "closed", _end(facts))
         case "gateway.request_answered" | "gateway.not_implemented":
-            return _line(record, f"answered {facts['status']}", _ids(facts))
+            detail = " ".join(filter(None, (_ids(facts), facts.get("reason"))))
+            return _line(record, f"answered {facts['status']}", detail)
         case _ if record.levelno >= logging.WARNING:
             told = (plain(record.getMessage()), str(facts.get("error", "")), _exception(record))
             return Text(" ".join(filter(None, (_clock(record), *told))))

@@ -9,7 +9,13 @@ import typer
 from rich.console import Console
 
 from agent_conn.cli.gateway.activity import shown_activity
-from agent_conn.cli.gateway.credentials import Credentials
+from agent_conn.cli.gateway.credentials import (
+    INSPECTOR_VARIABLE,
+    KEY_VARIABLE,
+    SECRET_VARIABLE,
+    TOKEN_VARIABLE,
+    Credentials,
+)
 from agent_conn.cli.gateway.inspecting import inspector_for
 from agent_conn.cli.gateway.options import (
     DEFAULT_PORT,
@@ -32,6 +38,18 @@ from agent_conn.cli.gateway.options import (
 from agent_conn.cli.gateway.serving import CannotServe, ServeSettings, serve
 from agent_conn.cli.status import Finished, Status
 
+GATEWAY_HELP = f"""Serve speech, chat completions, and a page that shows who called.
+
+What to export goes to stdout, everything else to stderr. Ctrl-C stops it.
+In a script:
+
+eval "$(agent-conn gateway --quiet &)" … kill "$AGENT_CONN_GATEWAY_PID"
+
+Command lines show in ps, so secrets are better set in the environment:
+{TOKEN_VARIABLE}, {KEY_VARIABLE}, {SECRET_VARIABLE},
+{INSPECTOR_VARIABLE}. Options win.
+"""
+
 
 def serve_gateway(
     *,
@@ -50,12 +68,7 @@ def serve_gateway(
     inspector_token: InspectorTokenOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Serve speech-to-text, text-to-speech, chat completions, and a page that shows who called.
-
-    What to export goes to stdout, everything else to stderr. Ctrl-C stops it. In a script:
-
-    eval "$(agent-conn gateway --quiet &)" … kill "$AGENT_CONN_GATEWAY_PID"
-    """
+    """Check what was asked for, and serve it."""
     try:
         settings = ServeSettings(
             host=host,

@@ -50,15 +50,22 @@ ReplyOption = Annotated[
 TokenOption = Annotated[
     str | None,
     typer.Option(
-        envvar=TOKEN_VARIABLE, help="Open to this very token; LiveKit's clients send none such."
+        envvar=TOKEN_VARIABLE,
+        show_envvar=False,
+        help="Open to this very token; LiveKit's clients send none such.",
     ),
 ]
 KeyOption = Annotated[
-    str | None, typer.Option(envvar=KEY_VARIABLE, help="Open to inference tokens of this key.")
+    str | None,
+    typer.Option(
+        envvar=KEY_VARIABLE, show_envvar=False, help="Open to inference tokens of this key."
+    ),
 ]
 SecretOption = Annotated[
     str | None,
-    typer.Option(envvar=SECRET_VARIABLE, help="Its secret; `ps` shows it if given here."),
+    typer.Option(
+        envvar=SECRET_VARIABLE, show_envvar=False, help="Its secret; `ps` shows it if given here."
+    ),
 ]
 InspectOption = Annotated[
     bool | None,
@@ -69,6 +76,10 @@ AllowRemoteOption = Annotated[
 ]
 InspectorTokenOption = Annotated[
     str | None,
-    typer.Option(envvar=INSPECTOR_VARIABLE, help="What a browser has to show for the page."),
+    typer.Option(
+        envvar=INSPECTOR_VARIABLE,
+        show_envvar=False,
+        help="What a browser has to show for the page.",
+    ),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Tell of nothing but errors.")]

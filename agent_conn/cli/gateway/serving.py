@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -122,7 +122,8 @@ async def _started(settings: ServeSettings, engine: SpeechEngine) -> AsyncIterat
             api_secret=access.api_secret,
             # A web page that had its name rebound to this machine knows the published pair.
             check_host=settings.credentials.published,
-            inspector=settings.inspector,
+            inspector=settings.inspector
+            and replace(settings.inspector, exports=settings.credentials.exports()),
         )
         await gateway.start()
     except ImportError as missing:

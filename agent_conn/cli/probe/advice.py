@@ -73,7 +73,7 @@ _STATUSES = {
 def advise(findings: Findings, now: datetime) -> list[str]:
     """What to do, one text for each problem, none where there is none."""
     texts = [
-        advise_on_failure(attempt.failure, attempt, findings.target)
+        advise_on_failure(attempt.failure, attempt, findings.target, now)
         for attempt in findings.attempts
         if attempt.failure is not None
     ]
@@ -83,24 +83,23 @@ def advise(findings: Findings, now: datetime) -> list[str]:
     return list(dict.fromkeys(texts))
 
 
-def advise_on_failure(failure: Failure, attempt: Attempt, target: Target) -> str:
+def advise_on_failure(failure: Failure, attempt: Attempt, target: Target, now: datetime) -> str:
     """What to do about one connection that did not open."""
     peer = " and ".join(attempt.addresses) or target.shown_url
     if failure.refusal is not None:
         return _on_refusal(failure.refusal, target)
     if failure.verify_code is not None:
-        return _on_certificate(failure.verify_code, attempt.tls)
+        return _on_certificate(failure.verify_code, attempt.tls, now)
     if isinstance(failure.error, ConnectTimeout):
         return _STALLED[failure.step].format(peer=peer)
     return _on_break(failure, peer)
 
 
 def _on_break(failure: Failure, peer: str) -> str:
+    if failure.redirect is not None:
+        return f"It redirects to {failure.redirect}: pass that URL, if you trust it."
     if isinstance(failure.error, HandshakeInvalid):
-        return (
-            "What answers is no websocket service: check host, port and path, and pass the URL "
-            "that a redirect leads to."
-        )
+        return "What answers is no websocket service: check host, port and path."
     if failure.step is Step.DNS:
         return "The host's name has no address: check its spelling, and this machine's DNS."
     if failure.step is Step.TCP:
@@ -118,11 +117,11 @@ def _on_tcp(number: int | None, peer: str) -> str:
     return f"TCP to {peer} failed: check the address, the port and firewalls."
 
 
-def _on_certificate(code: int, tls: Tls | None) -> str:
+def _on_certificate(code: int, tls: Tls | None, now: datetime) -> str:
     certificate = tls.certificate if tls is not None else None
     if code == _EXPIRED:
-        until = certificate.not_after if certificate is not None else None
-        when = f" on {until:%Y-%m-%d}" if until is not None else ""
+        since = certificate.expired_since(now) if certificate is not None else None
+        when = f" {since}" if since is not None else ""
         return f"The certificate expired{when}: renew it, or check this machine's clock."
     if code == _NOT_YET_VALID:
         return "The certificate is not valid yet: check this machine's clock."

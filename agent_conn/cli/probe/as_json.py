@@ -79,6 +79,7 @@ def _failure(failure: Failure) -> dict[str, Any]:
         "after_seconds": _round(failure.after),
         "error": type(failure.error).__name__,
         "message": failure.message,
+        "redirect": failure.redirect,
         "status": status,
     }
 

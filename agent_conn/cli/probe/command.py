@@ -42,6 +42,7 @@ PROBE_HELP = """Open connections to a gateway: what each step takes, and what to
 
 /stt and /tts are asked for a session, without audio; on another path a
 first message is listened for. It dials directly, through no proxy.
+Without a URL it takes LIVEKIT_INFERENCE_URL, and says so.
 
 Command lines show in ps, so credentials are better set in the environment:
 LIVEKIT_INFERENCE_TOKEN, or LIVEKIT_INFERENCE_API_KEY and _API_SECRET,

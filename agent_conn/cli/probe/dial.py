@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
+from aiohttp import hdrs
 from aiohttp.connector import Connection
 from yarl import URL
 
@@ -19,6 +20,7 @@ from agent_conn.cli.probe.findings import Attempt, Step, Tls
 from agent_conn.cli.probe.greeting import Greeting, request_for
 from agent_conn.cli.probe.resolver import UnhurriedResolver
 from agent_conn.cli.probe.secrets import Secrets
+from agent_conn.cli.probe.target import shown
 from agent_conn.cli.probe.timing import StepTimes, format_peers
 from agent_conn.cli.probe.tls import read_unverified
 from agent_conn.errors import ConnectError
@@ -46,7 +48,8 @@ async def attempt(dial: Dial) -> Attempt:
     clock = asyncio.get_running_loop().time
     times, greeting = StepTimes(clock, dial.context), Greeting(request_for(dial.url))
     error: ConnectError | None = None
-    async with _session(times) as session:
+    redirects: list[str] = []
+    async with _session(times, redirects) as session:
         connection = _connection(session, dial, greeting)
         began = clock()
         try:
@@ -64,7 +67,14 @@ async def attempt(dial: Dial) -> Attempt:
         ended = times.ended[Step.UPGRADE]
     failure = None
     if error is not None:
-        failure = explain(error, times, ended=ended, timeout=dial.timeout, secrets=dial.secrets)
+        failure = explain(
+            error,
+            times,
+            ended=ended,
+            timeout=dial.timeout,
+            redirect=redirects[-1] if redirects else None,
+            secrets=dial.secrets,
+        )
     return Attempt(
         outcome=outcome_of(failure),
         seconds=times.lengths(),
@@ -76,10 +86,29 @@ async def attempt(dial: Dial) -> Attempt:
     )
 
 
-def _session(times: StepTimes) -> aiohttp.ClientSession:
+def _session(times: StepTimes, redirects: list[str]) -> aiohttp.ClientSession:
+    class Response(aiohttp.ClientResponse):
+        """Notes where it redirects to, which the connection's error does not tell."""
+
+        async def start(self, connection: Connection) -> aiohttp.ClientResponse:
+            response = await super().start(connection)
+            location = self.headers.get(hdrs.LOCATION)
+            if 300 <= self.status < 400 and location:
+                redirects.append(_target(self.url, location))
+            return response
+
     return aiohttp.ClientSession(
-        connector=_TimedConnector(times), cookie_jar=aiohttp.DummyCookieJar()
+        connector=_TimedConnector(times),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        response_class=Response,
     )
+
+
+def _target(url: URL, location: str) -> str:
+    try:
+        return shown(url.join(URL(location)))
+    except ValueError:
+        return "what is no URL"
 
 
 class _TimedConnector(aiohttp.TCPConnector):

@@ -13,11 +13,18 @@ from agent_conn.errors import ConnectError, ConnectTimeout, DialFailed, Handshak
 
 
 def explain(
-    error: ConnectError, times: StepTimes, *, ended: float, timeout: float, secrets: Secrets
+    error: ConnectError,
+    times: StepTimes,
+    *,
+    ended: float,
+    timeout: float,
+    redirect: str | None,
+    secrets: Secrets,
 ) -> Failure:
     """What `error` says, and in which step it came.
 
-    `ended` is of the clock of `times`, `timeout` the seconds that the connection had.
+    `ended` is of the clock of `times`, `timeout` the seconds that the connection had,
+    `redirect` where an answer redirected to.
     """
     step = _failed_step(error, times)
     tls_error = times.tls.error if times.tls is not None and step is Step.TLS else None
@@ -27,6 +34,7 @@ def explain(
         error=error,
         message=_message(error, timeout),
         refusal=_refusal(secrets, error),
+        redirect=None if redirect is None else secrets.hide(redirect),
         errno=error.errno if isinstance(error, DialFailed) else None,
         tls_reason=tls_error.reason if tls_error is not None else None,
         verify_code=tls_error.verify_code

@@ -48,6 +48,16 @@ class Certificate:
     not_after: datetime | None = None
     self_signed: bool = False
 
+    def expired_since(self, now: datetime) -> str | None:
+        """How long ago it expired, such as ``3 days ago``; None where it did not."""
+        if self.not_after is None or self.not_after > now:
+            return None
+        since = now - self.not_after
+        count, unit = (since.days, "day") if since.days else (since.seconds // 3600, "hour")
+        if not count:
+            return "less than an hour ago"
+        return f"{count} {unit}{'' if count == 1 else 's'} ago"
+
     def days_left(self, now: datetime) -> int | None:
         """Whole days until it expires, negative once it has."""
         return None if self.not_after is None else (self.not_after - now).days
@@ -95,6 +105,8 @@ class Failure:
     message: str
     """What happened, for a person; no credential is in it."""
     refusal: Refusal | None = None
+    redirect: str | None = None
+    """Where the answer redirects to, without its query."""
     errno: int | None = None
     """The system's number, where TCP failed."""
     tls_reason: str | None = None
@@ -141,6 +153,8 @@ class Target:
     """What is probed, and how. No query, user or password is in ``shown_url``."""
 
     shown_url: str
+    url_source: str | None
+    """The variable that the URL came from; None where it was given."""
     own_gateway: bool
     """Whether it is one that the probe started."""
     credentials: str | None
@@ -150,6 +164,8 @@ class Target:
     attribution: str
     secure: bool
     """Whether it is dialled with TLS."""
+    loopback: bool
+    """Whether it is on this machine."""
 
 
 @dataclass(slots=True)

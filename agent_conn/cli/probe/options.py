@@ -11,8 +11,8 @@ UrlArgument = Annotated[
     str | None,
     typer.Argument(
         metavar="URL",
-        help="wss://…/v1/stt, or a base URL as in LIVEKIT_INFERENCE_URL: …/v1 means its /stt. "
-        "Without one, a gateway is started on this machine and probed.",
+        help="wss://…/v1/stt, or a base URL: …/v1 means its /stt. Without one, and without "
+        "LIVEKIT_INFERENCE_URL, a gateway is started on this machine and probed.",
         show_default=False,
     ),
 ]

@@ -26,7 +26,11 @@ Fact = tuple[str, str]
 def print_page(console: Console, findings: Findings, now: datetime) -> None:
     """Print everything that was found on `console`."""
     target = findings.target
-    title = f"{target.shown_url}, a gateway of its own" if target.own_gateway else target.shown_url
+    title = target.shown_url
+    if target.own_gateway:
+        title += ", a gateway of its own"
+    elif target.url_source is not None:
+        title += f", from {target.url_source}"
     console.print(as_text(title, "bold"), soft_wrap=True)
     blocks = [
         waterfall(findings, console.width - _INDENT, ascii_only=console.options.ascii_only),
@@ -51,12 +55,14 @@ def _facts(findings: Findings, now: datetime) -> Iterator[Fact]:
         yield "address", ", ".join(addresses)
     if (tls := findings.tls()) is not None:
         yield from _tls_facts(tls, now)
-    elif not findings.target.secure:
+    elif not findings.target.secure and not findings.target.loopback:
         yield "TLS", "none: what is sent can be read on the way"
     if findings.outcomes()[Outcome.OPEN]:
         yield "first message", _first_message(findings)
     for failure, count in findings.failures():
         yield "failed", f"{_times(count)}in {failure.step.label}: {failure.message}"
+        if failure.redirect is not None:
+            yield "redirects to", failure.redirect
         if failure.refusal is not None:
             yield from _refusal_facts(failure.refusal)
 
@@ -69,9 +75,11 @@ def _tls_facts(tls: Tls, now: datetime) -> Iterator[Fact]:
         yield "issued by", "itself" if certificate.self_signed else certificate.issuer
         if certificate.names:
             yield "good for", ", ".join(certificate.names)
-        days = certificate.days_left(now)
         if certificate.not_after is not None:
-            yield "valid until", f"{certificate.not_after:%Y-%m-%d %H:%M} UTC, {days} days left"
+            left = f"{certificate.days_left(now)} days left"
+            since = certificate.expired_since(now)
+            told = f"expired {since}" if since is not None else left
+            yield "valid until", f"{certificate.not_after:%Y-%m-%d %H:%M} UTC, {told}"
     if tls.verified is None:
         yield "verified", "not checked"
     else:

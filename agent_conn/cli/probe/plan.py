@@ -15,6 +15,7 @@ from agent_conn.cli.probe.dial import Dial
 from agent_conn.cli.probe.findings import Target
 from agent_conn.cli.probe.secrets import Secrets
 from agent_conn.cli.probe.target import (
+    URL_VARIABLE,
     Credentials,
     find_credentials,
     make_identity,
@@ -71,10 +72,11 @@ def make_plan(options: Options, environment: Mapping[str, str]) -> Plan:
         secrets=secrets,
     )
     dial, credentials = None, Credentials("of its own")
-    if options.url is None:
+    given = options.url if options.url is not None else environment.get(URL_VARIABLE)
+    if not given and options.url is None:
         _check_own(options)
     else:
-        url = websocket_url(options.url)
+        url = _url(options, given or "")
         credentials = find_credentials(
             token=options.token,
             api_key=options.api_key,
@@ -86,19 +88,31 @@ def make_plan(options: Options, environment: Mapping[str, str]) -> Plan:
         )
     target = Target(
         shown_url="" if dial is None else shown(dial.url),
+        url_source=URL_VARIABLE if dial is not None and options.url is None else None,
         own_gateway=dial is None,
         credentials=credentials.source,
         mints=credentials.api_key is not None,
         attribution=identity.level.name,
         secure=dial is None or dial.context is not None,
+        loopback=dial is None or is_loopback(dial.url.host or ""),
     )
     return Plan(target, dial, make_dial)
+
+
+def _url(options: Options, given: str) -> URL:
+    try:
+        return websocket_url(given)
+    except ConfigurationError as wrong:
+        if options.url is not None:
+            raise
+        raise ConfigurationError(f"{URL_VARIABLE}: {wrong}") from None
 
 
 def _check_own(options: Options) -> None:
     for item in fields(options):
         if item.name in _NEEDS_URL and getattr(options, item.name):
-            raise ConfigurationError(f"--{item.name.replace('_', '-')} goes with a URL")
+            option = f"--{item.name.replace('_', '-')}"
+            raise ConfigurationError(f"{option} goes with a URL: pass one, or set {URL_VARIABLE}")
 
 
 def _token(

@@ -12,8 +12,10 @@ from agent_conn._options import check_url
 from agent_conn.errors import ConfigurationError
 from agent_conn.gateway import mint_token
 
+URL_VARIABLE = "LIVEKIT_INFERENCE_URL"
 TOKEN_VARIABLE = "LIVEKIT_INFERENCE_TOKEN"  # noqa: S105  (a name, no secret)
 _PREFIXES = ("LIVEKIT_INFERENCE_", "LIVEKIT_")
+_WITHOUT_VERSION = ("", "/stt", "/tts")
 _SCHEMES = {"http": "ws", "https": "wss"}
 
 
@@ -42,12 +44,17 @@ class Credentials:
 
 
 def websocket_url(text: str) -> URL:
-    """The websocket to open for `text`; a base URL that ends in ``/v1`` means its ``/stt``.
+    """The websocket to open for `text`.
+
+    A base URL that ends in ``/v1`` means its ``/stt``. A missing ``/v1`` is put in where the
+    path is empty, or is that of a service alone.
 
     Raises:
         ConfigurationError: it is no URL that can be dialled.
     """
     url = check_url(text, "URL")
+    if url.path.rstrip("/") in _WITHOUT_VERSION:
+        url = url.with_path(f"/v1{url.path.rstrip('/')}", keep_query=True)
     if url.name == "v1" or (not url.name and url.parent.name == "v1"):
         base = url if url.name else url.parent
         url = (base / "stt").with_query(url.query or {"model": "auto"})

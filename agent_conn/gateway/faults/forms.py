@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from agent_conn._identity import is_header_name
 from agent_conn.errors import ConfigurationError
 from agent_conn.gateway.faults.kinds import FAULTS, Fault, OpenFault, Reset
+from agent_conn.gateway.faults.words import kind_in_words
 
 MAX_TEXT = 4_096
 MAX_TIMES = 10_000
@@ -21,6 +22,7 @@ def describe_faults() -> list[dict[str, Any]]:
     return [
         {
             "name": one.__name__,
+            "label": kind_in_words(one),
             "about": " ".join((one.__doc__ or "").replace("`", "").split("\n\n")[0].split()),
             "live": issubclass(one, get_args(OpenFault)),
             "fields": [_describe_field(one, item) for item in fields(one)],

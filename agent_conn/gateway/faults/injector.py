@@ -10,6 +10,7 @@ from agent_conn.errors import ConfigurationError
 from agent_conn.gateway.faults.forms import build_fault, check_times
 from agent_conn.gateway.faults.kinds import Fault, StallAtAccept
 from agent_conn.gateway.faults.plan import Injection
+from agent_conn.gateway.faults.words import in_words
 from agent_conn.gateway.inspector.journal import Journal
 
 MAX_PENDING = 50
@@ -59,7 +60,7 @@ class FaultInjector:
         return [
             {
                 "number": number,
-                "fault": type(one.fault).__name__,
+                "fault": in_words(one.fault),
                 "remaining": one.remaining,
                 "struck": one.struck,
                 "seconds": STALL_SECONDS if isinstance(one.fault, StallAtAccept) else None,

@@ -8,6 +8,7 @@ from typing import Any
 
 from agent_conn._identity import AttributionLevel
 from agent_conn.gateway.faults.kinds import Fault
+from agent_conn.gateway.faults.words import in_words
 from agent_conn.gateway.inspector.message_log import Direction, MessageLog
 from agent_conn.gateway.server.handshakes import Handshake, size_of
 from agent_conn.gateway.server.sockets import PeerSocket
@@ -64,7 +65,7 @@ class Entry:
         self.first_message_at: float | None = None
         self.ended_at: float | None = None
         self.fault: str | None = None
-        """The last fault that it met, by name."""
+        """The last fault that it met, in words."""
         self.peer: str = peer_socket.peer
         self.socket_number: int = peer_socket.number
         """Which accepted TCP connection it is on."""
@@ -161,7 +162,7 @@ class Entry:
 
     def struck(self, fault: Fault) -> None:
         """The connection met a fault."""
-        self.fault = type(fault).__name__
+        self.fault = in_words(fault)
         self.touch()
 
     def counts(self) -> tuple[int, int, int, int]:
@@ -236,6 +237,7 @@ class Entry:
             "path": _shown(handshake.path),
             "model": _shown(handshake.model),
             "status": handshake.status,
+            "reason": handshake.reason,
         }
 
     def _times(self) -> dict[str, float | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
@@ -46,6 +46,9 @@ class Inspector:
     token: str | None = field(default=None, repr=False)
     allow_remote: bool = False
     max_connections: int = MAX_CONNECTIONS
+    exports: Mapping[str, str] = field(default_factory=dict)
+    """What a client's environment needs beside the URL, as shell words, for a page that is still
+    empty. No secret may stand in it."""
 
     def __post_init__(self) -> None:
         token = self.token
@@ -64,8 +67,12 @@ class InspectorPages:
         ConfigurationError: `host` is not loopback, and the inspector may not be seen from there.
     """
 
-    def __init__(self, inspector: Inspector, host: str, inject: Inject) -> None:
+    def __init__(
+        self, inspector: Inspector, host: str, inject: Inject, *, needs_credentials: bool
+    ) -> None:
         self.journal: Journal = Journal(inspector.max_connections)
+        self._exports = dict(inspector.exports)
+        self._needs_credentials = needs_credentials
         self._access = Access(host, inspector.token, allow_remote=inspector.allow_remote)
         self._injector = FaultInjector(self.journal, inject)
         self._sockets: SocketTable | None = None
@@ -83,6 +90,7 @@ class InspectorPages:
         router.add_get("/", self._guard(self._page, public=True))
         router.add_get("/inspector/static/{name}", self._guard(self._static_file, public=True))
         router.add_post("/inspector/session", self._guard(self._begin_session, public=True))
+        router.add_get("/inspector/access", self._guard(self._tell_access))
         router.add_get("/inspector/faults", self._guard(self._list_faults))
         router.add_get("/inspector/events", self._guard(self._events), allow_head=False)
         router.add_get("/inspector/connections/{number:[0-9]{1,9}}", self._guard(self._details))
@@ -149,6 +157,11 @@ class InspectorPages:
         if not isinstance(token, str) or not self._access.admit(request, token, response):
             raise Refused(401, "that is not the token")
         return response
+
+    async def _tell_access(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response(
+            {"exports": self._exports, "needsCredentials": self._needs_credentials}
+        )
 
     async def _list_faults(self, _: web.Request) -> web.StreamResponse:
         return web.json_response(describe_faults())

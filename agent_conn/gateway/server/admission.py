@@ -8,6 +8,7 @@ from http import HTTPStatus
 from aiohttp import hdrs, web
 
 from agent_conn.gateway.server.guesses import GuessLimit
+from agent_conn.gateway.server.handshakes import Handshake
 from agent_conn.gateway.server.hosts import HostNames
 from agent_conn.gateway.server.sockets import PeerSocket
 from agent_conn.gateway.server.tokens import BearerCheck, InvalidToken, WrongToken
@@ -25,17 +26,20 @@ class Admission:
         self._hosts = hosts
         self._guesses = GuessLimit()
 
-    def refuse_host(self, request: web.Request) -> web.Response | None:
+    def refuse_host(self, request: web.Request, handshake: Handshake) -> web.Response | None:
         """Return the refusal of a request that names another host, None for any other."""
         if self._hosts is None or self._hosts.include(request.headers.get(hdrs.HOST, "")):
             return None
-        return refuse(HTTPStatus.FORBIDDEN, "the Host header names another host")
+        return refuse(handshake, HTTPStatus.FORBIDDEN, "the Host header names another host")
 
-    def refuse_token(self, request: web.Request, peer_socket: PeerSocket) -> web.Response | None:
+    def refuse_token(
+        self, request: web.Request, peer_socket: PeerSocket, handshake: Handshake
+    ) -> web.Response | None:
         """Return the refusal of a request without a valid token, None for any other."""
         now = asyncio.get_running_loop().time()
         if self._bearer.needed and (wait := self._guesses.wait(peer_socket.host, now)):
             refused = refuse(
+                handshake,
                 HTTPStatus.TOO_MANY_REQUESTS,
                 f"too many wrong tokens from this address; wait {wait} s",
             )
@@ -46,12 +50,13 @@ class Admission:
         except InvalidToken as reason:
             if isinstance(reason, WrongToken):
                 self._guesses.wrong(peer_socket.host, now)
-            return refuse(HTTPStatus.UNAUTHORIZED, str(reason))
+            return refuse(handshake, HTTPStatus.UNAUTHORIZED, str(reason))
         return None
 
 
-def refuse(status: HTTPStatus, message: str) -> web.Response:
-    """Return a refusal that says why, in JSON."""
+def refuse(handshake: Handshake, status: HTTPStatus, message: str) -> web.Response:
+    """Return a refusal that says why, in JSON, and note the reason in `handshake`."""
+    handshake.reason = message
     return web.json_response(
         {"type": "error", "message": message, "code": status.value}, status=status
     )

@@ -126,7 +126,11 @@ class Gateway:
         self._services = _make_services(engine, chat_replies, end_of_turn, interruption)
         self._changes, self._plan = Changes(), FaultPlan()
         self._stalls: list[Injection] = []
-        self._pages = None if inspector is None else InspectorPages(inspector, host, self.inject)
+        self._pages = None
+        if inspector is not None:
+            self._pages = InspectorPages(
+                inspector, host, self.inject, needs_credentials=bearer.needed
+            )
         self._handler = RequestHandler(
             self._settings,
             self._services,

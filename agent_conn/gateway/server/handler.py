@@ -116,7 +116,7 @@ class RequestHandler:
         handshake: Handshake,
         entry: Entry | None,
     ) -> web.StreamResponse:
-        response: web.StreamResponse | None = self._admission.refuse_host(request)
+        response: web.StreamResponse | None = self._admission.refuse_host(request, handshake)
         fault = None
         if response is None:
             fault = self._plan.take(Stage.REQUEST, len(self.connections))
@@ -127,7 +127,7 @@ class RequestHandler:
         if peer_socket.closed.is_set():
             raise ConnectionResetError("the peer left")
         if response is None:
-            response = self._refusal(request, peer_socket)
+            response = self._refusal(request, peer_socket, handshake)
         if response is None:
             response = await self._services.answer(request, peer_socket, handshake, fault)
         if response is not None:
@@ -156,15 +156,19 @@ class RequestHandler:
         self._changes.notify()
         return handshake
 
-    def _refusal(self, request: web.Request, peer_socket: PeerSocket) -> web.Response | None:
+    def _refusal(
+        self, request: web.Request, peer_socket: PeerSocket, handshake: Handshake
+    ) -> web.Response | None:
         if not self._services.knows(request.path):
-            return refuse(HTTPStatus.NOT_FOUND, "no such service")
-        if (refused := self._admission.refuse_token(request, peer_socket)) is not None:
+            return refuse(handshake, HTTPStatus.NOT_FOUND, "no such service")
+        if (refused := self._admission.refuse_token(request, peer_socket, handshake)) is not None:
             return refused
         if request.path in NOT_IMPLEMENTED:
-            return refuse(HTTPStatus.NOT_IMPLEMENTED, "this gateway does not have this service")
+            return refuse(
+                handshake, HTTPStatus.NOT_IMPLEMENTED, "this gateway does not have this service"
+            )
         if request.path in WEBSOCKETS and not web.WebSocketResponse().can_prepare(request):
-            response = refuse(HTTPStatus.UPGRADE_REQUIRED, "a websocket is served here")
+            response = refuse(handshake, HTTPStatus.UPGRADE_REQUIRED, "a websocket is served here")
             response.headers[hdrs.UPGRADE] = "websocket"
             return response
         return None
@@ -220,6 +224,7 @@ def _facts(handshake: Handshake) -> dict[str, object]:
         "path": handshake.path,
         "model": handshake.model,
         "status": handshake.status,
+        "reason": handshake.reason,
         "attribution": handshake.level.name,
         "job_id": handshake.identity.job_id,
         "room_id": handshake.identity.room_id,

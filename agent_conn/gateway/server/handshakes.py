@@ -51,6 +51,8 @@ class Handshake:
     """The HTTP status that was answered; None while or where none was."""
     answered_at: float | None = field(default=None)
     """When the answer was sent."""
+    reason: str | None = field(default=None)
+    """Why the gateway refused; None where it did not, or where a fault answered."""
 
     @property
     def level(self) -> AttributionLevel:

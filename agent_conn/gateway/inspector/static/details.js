@@ -1,10 +1,12 @@
 // What is known of one connection, section by section.
 
+import { copy } from "./copy.js";
 import { el } from "./dom.js";
 import { bytes, count, duration } from "./format.js";
 import { levelChip } from "./levels.js";
 import { phasesOf } from "./waterfall.js";
 
+const COPIED = new Set(["Job", "Room", "Agent", "Session"]);
 const CLOSE_CODES = {
   1000: "normal closure",
   1001: "going away",
@@ -34,6 +36,7 @@ export function facts(row) {
     ["Path", row.path],
     ["Model", row.model],
     ["Status", row.status],
+    ["Reason", row.reason],
     ["Close code", code],
     ["Fault", row.fault],
     ["Frames", `${count(row.counts[0])} in, ${count(row.counts[1])} out`],
@@ -44,9 +47,18 @@ export function facts(row) {
     { class: "facts" },
     ...pairs.flatMap(([name, value]) => [
       el("dt", {}, name),
-      el("dd", { "data-fact": name }, value === null || value === undefined ? "–" : String(value)),
+      el("dd", { "data-fact": name }, ...fact(name, value)),
     ]),
   );
+}
+
+function fact(name, value) {
+  if (value === null || value === undefined) return ["–"];
+  if (!COPIED.has(name)) return [String(value)];
+  const text = el("span", {}, String(value));
+  const button = el("button", { type: "button", class: "copy", "aria-label": `Copy the ${name.toLowerCase()} id` }, "Copy");
+  button.addEventListener("click", () => copy(text));
+  return [text, " ", button];
 }
 
 /** The connections of the line, oldest first, each a button that shows it. */

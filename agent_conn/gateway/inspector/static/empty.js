@@ -2,25 +2,32 @@
 
 import { el } from "./dom.js";
 
-/** Tells how a client finds this gateway. */
-export function noConnections() {
+const ANY = { LIVEKIT_INFERENCE_API_KEY: "any", LIVEKIT_INFERENCE_API_SECRET: "any" };
+
+/** Tells how a client finds this gateway; `access` is what opens it, null if that is not known. */
+export function noConnections(access) {
+  const given = Object.entries(access?.exports ?? {});
+  const open = access !== null && !access.needsCredentials;
+  const variables = given.length ? given : open ? Object.entries(ANY) : [];
   const commands = [
     `export LIVEKIT_INFERENCE_URL=${location.origin}/v1`,
-    "export LIVEKIT_API_KEY=devkey LIVEKIT_API_SECRET=secret",
+    ...variables.map(([name, word]) => `export ${name}=${word}`),
   ].join("\n");
-  const trial = `python examples/voice_roundtrip.py --url ${location.origin}/v1`;
+  const probe = location.protocol === "https:" ? "agent-conn probe --insecure" : "agent-conn probe";
   return [
     el("h2", {}, "No connection yet"),
     el("p", {}, "Point an agent at this gateway, in the shell that starts it:"),
-    el("pre", { tabindex: "0" }, el("code", {}, commands)),
-    el(
-      "p",
-      { class: "muted" },
-      "Any key and secret will do, unless the gateway was started with its own; then take those that it printed.",
-    ),
-    el("p", {}, "Or have one sentence spoken and heard:"),
-    el("pre", { tabindex: "0" }, el("code", {}, trial)),
+    el("pre", { tabindex: "0" }, el("code", { id: "commands" }, commands)),
+    el("p", { class: "muted" }, credentials(given.length > 0, open)),
+    el("p", {}, "Or open one connection from the same shell, to see it here:"),
+    el("pre", { tabindex: "0" }, el("code", { id: "probe" }, probe)),
   ];
+}
+
+function credentials(given, open) {
+  if (given) return "These are the credentials that the gateway was started with.";
+  if (open) return "This gateway takes any key and secret.";
+  return "Export the credentials that the gateway was made with, too.";
 }
 
 /** Tells that the filters let nothing through. */

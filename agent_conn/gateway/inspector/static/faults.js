@@ -13,7 +13,7 @@ export async function faultForm(connection) {
   const faults = (known ?? []).filter((fault) => fault.live || !live);
   const id = `fault-${(forms += 1)}`;
   const select = el("select", { id, name: "fault" });
-  select.append(...faults.map((fault) => el("option", { value: fault.name }, fault.name)));
+  select.append(...faults.map((fault) => el("option", { value: fault.name }, fault.label)));
   if (faults.some((fault) => fault.name === "CloseWith")) select.value = "CloseWith";
   const about = el("p", { class: "muted small" });
   const fields = el("div", { class: "fields" });
@@ -49,7 +49,7 @@ export async function faultForm(connection) {
       times: times ? times.value() : 1,
     });
     outcome.classList.toggle("error", failure !== null);
-    setText(outcome, failure ?? `${select.value} injected.`);
+    setText(outcome, failure ?? `${select.selectedOptions[0].text} injected.`);
   });
   return form;
 }

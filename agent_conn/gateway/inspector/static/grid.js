@@ -2,7 +2,7 @@
 
 import { el, setAttribute, setHidden, setText } from "./dom.js";
 import { duration } from "./format.js";
-import { COLUMNS, Row } from "./row.js";
+import { COLUMNS, Row, isFailure } from "./row.js";
 import { passes } from "./store.js";
 import { opening, scaleFor } from "./waterfall.js";
 
@@ -18,9 +18,10 @@ export class Grid {
     this.stale = new Set();
     this.scale = 0.1;
     this.shown = 0;
+    this.failed = 0;
     // Until a row has had focus, Tab leads to the first one.
     this.roved = false;
-    this.filters = { levels: new Set(), path: "", state: "" };
+    this.filters = { levels: new Set(), path: "", state: "", text: "" };
     this.body = el("div", { class: "rows", role: "rowgroup" });
     this.axis = el("span", { class: "axis" });
     element.append(this.#header(), this.body);
@@ -137,6 +138,7 @@ export class Grid {
   #count() {
     const all = [...this.rows.values()].filter((row) => !row.element.hidden);
     this.shown = all.length;
+    this.failed = all.filter((row) => row.line.members.size && isFailure(row.line.current)).length;
     setAttribute(this.element, "aria-rowcount", String(this.shown + 1));
     if (!this.roved || !all.some((row) => row.element.tabIndex === 0)) this.#rove(this.#first());
   }

@@ -1,5 +1,6 @@
 // The inspector's page: events come in, the store takes them, what changed is drawn once a frame.
 
+import { read } from "./api.js";
 import { setAttribute, setHidden, setText, el } from "./dom.js";
 import { Drawer } from "./drawer.js";
 import { noConnections, noMatches } from "./empty.js";
@@ -51,15 +52,20 @@ function drawShown() {
   const lines = store.lines.size;
   const { givenUp = 0, mostKept = 0 } = store.status ?? {};
   const lost = givenUp ? `; ${count(givenUp)} older not kept (bound ${count(mostKept)})` : "";
-  setText(byId("shown"), `${count(grid.shown)} of ${count(lines)} shown${lost}`);
+  const failed = grid.failed ? `, ${count(grid.failed)} failed` : "";
+  setText(byId("shown"), `${count(grid.shown)} of ${count(lines)} shown${failed}${lost}`);
   const kind = store.status === null || grid.shown ? null : lines ? "matches" : "connections";
   setHidden(byId("empty"), kind === null);
   setHidden(byId("grid"), kind !== null);
   setHidden(byId("legend"), kind !== null);
-  if (kind !== emptyFor && kind !== null) {
-    byId("empty").replaceChildren(...(kind === "matches" ? noMatches(clearFilters) : noConnections()));
-  }
+  if (kind !== emptyFor && kind === "matches") byId("empty").replaceChildren(...noMatches(clearFilters));
+  if (kind !== emptyFor && kind === "connections") showCommands();
   emptyFor = kind;
+}
+
+async function showCommands() {
+  const access = await read("/inspector/access");
+  if (emptyFor === "connections") byId("empty").replaceChildren(...noConnections(access));
 }
 
 function drawPending() {
@@ -84,7 +90,7 @@ function refilter() {
 function clearFilters() {
   grid.filters.levels.clear();
   for (const card of byId("levels").children) setAttribute(card, "aria-pressed", "false");
-  for (const name of ["path", "state"]) {
+  for (const name of ["path", "state", "text"]) {
     grid.filters[name] = "";
     byId(`filter-${name}`).value = "";
   }
@@ -107,6 +113,10 @@ for (const name of ["path", "state"]) {
     refilter();
   });
 }
+byId("filter-text").addEventListener("input", (event) => {
+  grid.filters.text = event.target.value.trim().toLowerCase();
+  refilter();
+});
 byId("faults-next").addEventListener("click", () => drawer.showFaults());
 setInterval(() => grid.tick(), 1000);
 listen(

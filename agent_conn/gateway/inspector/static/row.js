@@ -1,5 +1,6 @@
 // One line's row: made once, then only what is another than before is written.
 
+import { copy } from "./copy.js";
 import { el, setAttribute, setHidden, setText } from "./dom.js";
 import { age, bytes, count, duration } from "./format.js";
 import { levelChip, setLevel } from "./levels.js";
@@ -9,8 +10,9 @@ export const COLUMNS = [
   ["number", "#"],
   ["level", "Level"],
   ["state", "State"],
+  ["ids", "Agent, room, job"],
   ["path", "Path, model"],
-  ["client", "Client, ids"],
+  ["client", "Client"],
   ["wait", "Wait"],
   ["phases", "Phases"],
   ["frames", "Frames"],
@@ -27,7 +29,16 @@ export class Row {
     this.cells = Object.fromEntries(COLUMNS.map(([name]) => [name, cell(name)]));
     this.from = second(this.cells.level, this.chip);
     [this.pathFirst, this.pathSecond] = two(this.cells.path);
-    [this.clientFirst, this.clientSecond] = two(this.cells.client);
+    this.agent = idButton("agent");
+    this.room = idButton("room");
+    this.job = idButton("job");
+    this.noIds = el("span", { class: "muted" });
+    this.cells.ids.append(
+      el("span", { class: "first" }, this.agent, this.noIds),
+      el("span", { class: "second" }, this.room, " ", this.job),
+    );
+    this.clientFirst = el("span", { class: "first" });
+    this.cells.client.append(this.clientFirst);
     [this.stateFirst, this.stateSecond] = two(this.cells.state);
     [this.framesIn, this.framesOut] = two(this.cells.frames);
     [this.bytesIn, this.bytesOut] = two(this.cells.bytes);
@@ -52,11 +63,14 @@ export class Row {
     setText(this.pathFirst, one.path ?? "–");
     setText(this.pathSecond, one.model ?? "");
     setText(this.clientFirst, one.client || (one.path ? "unnamed client" : one.peer));
-    setText(this.clientSecond, ids(one));
+    for (const name of ["agent", "room", "job"]) setId(this[name], name, one[name] ?? null);
+    setText(this.noIds, one.agent || one.path === undefined ? "" : one.room || one.job ? "no agent id" : "no ids sent");
+    setAttribute(this.stateSecond, "title", one.reason ?? null);
     setAttribute(this.cells.path, "title", [one.path, one.model].filter(Boolean).join("  "));
-    setAttribute(this.cells.client, "title", `${one.client ?? one.peer}\n${ids(one)}`);
+    setAttribute(this.cells.client, "title", one.client || one.peer);
     setText(this.cells.code, one.code === null ? "–" : String(one.code));
     setAttribute(this.element, "data-state", one.state);
+    setAttribute(this.element, "data-lost", isLoss(one) ? "" : null);
     setAttribute(this.element, "data-level", one.level ?? "UNKNOWN");
     this.updateCounts();
     this.updateTime(scale, now);
@@ -91,17 +105,40 @@ export class Row {
   }
 }
 
-function stateNote(one) {
-  if (one.path === undefined) return one.state === "closed" ? "no request came" : "no request yet";
-  if (one.state === "closed" && one.status === null) return "no answer was sent";
-  return one.state === "answered" ? `status ${one.status}` : "";
+/** Whether it ended by anything but a Close that says that all is well. */
+export function isLoss(one) {
+  return one.state === "closed" && one.code !== null && one.code !== 1000 && one.code !== 1001;
 }
 
-function ids(one) {
-  // The closest id first: it is the one that a narrow column still shows.
-  const known = [["agent", one.agent], ["room", one.room], ["job", one.job]].filter(([, id]) => id);
-  if (!known.length) return one.path === undefined ? "" : "no ids sent";
-  return known.map(([name, id]) => `${name} ${id}`).join("  ");
+/** Whether it was refused, or lost. */
+export function isFailure(one) {
+  return one.state === "rejected" || isLoss(one);
+}
+
+function stateNote(one) {
+  if (isLoss(one)) return one.code === 1006 ? "lost: no Close came" : `lost: Close ${one.code}`;
+  if (one.path === undefined) return one.state === "closed" ? "no request came" : "no request yet";
+  if (one.state === "closed" && one.status === null) return "no answer was sent";
+  if (one.state === "answered") return `status ${one.status}`;
+  return one.reason ?? "";
+}
+
+/** An id in full, which a click copies; with the keyboard it is copied in the drawer. */
+function idButton(name) {
+  const button = el("button", { type: "button", class: `id ${name}-id`, tabindex: "-1", hidden: true });
+  button.addEventListener("click", (event) => {
+    event.stopPropagation();
+    copy(button);
+  });
+  return button;
+}
+
+function setId(button, name, id) {
+  setHidden(button, id === null);
+  if (id === null || button.textContent === id) return;
+  setText(button, id);
+  setAttribute(button, "aria-label", `Copy the ${name} id ${id}`);
+  setAttribute(button, "title", `Copy the ${name} id`);
 }
 
 function cell(name) {

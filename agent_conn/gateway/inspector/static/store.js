@@ -122,12 +122,20 @@ export class Store {
   }
 }
 
+/** All that a line can be found by, in lower case. */
+function textOf(line) {
+  const names = ["agent", "room", "job", "session", "client", "path", "model", "peer", "status", "reason", "code", "fault"];
+  const all = [...line.members.values()].flatMap((one) => names.map((name) => one[name] ?? ""));
+  return all.join("\n").toLowerCase();
+}
+
 /** Whether a line passes the filters; an empty filter lets everything through. */
 export function passes(line, filters) {
   const current = line.current;
   return (
     (filters.levels.size === 0 || filters.levels.has(current.level)) &&
     (filters.path === "" || current.path === filters.path) &&
+    (filters.text === "" || textOf(line).includes(filters.text)) &&
     (filters.state === "" || current.state === filters.state)
   );
 }
