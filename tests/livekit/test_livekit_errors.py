@@ -76,7 +76,7 @@ def test_each_error_has_the_class_and_the_retry_that_livekit_acts_on(
 
 @pytest.mark.parametrize("wrong", [None, "text", ValueError("other")])
 def test_what_is_no_error_of_ours_is_refused(wrong: Any) -> None:
-    with pytest.raises(ConfigurationError, match="exc is no"):
+    with pytest.raises(ConfigurationError, match="exc must be an"):
         to_api_error(wrong)
 
 
@@ -109,6 +109,8 @@ async def test_a_rejection_keeps_its_status_and_body(
     mapped = to_api_error(rejected.value)
     assert isinstance(mapped, APIStatusError)
     assert (mapped.status_code, mapped.retryable) == (status, retryable)
+    assert mapped.request_id is not None
+    assert mapped.request_id.startswith("request_")
     assert mapped.body == body
 
 
