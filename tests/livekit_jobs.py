@@ -19,7 +19,7 @@ PLAN = "AGENT_CONN_JOB_PLAN"
 async def call(ctx: JobContext) -> None:
     """A call of an agent that is LiveKit's own throughout, as the environment's plan says."""
     plan: dict[str, Any] = json.loads(os.environ[PLAN])
-    if plan.get("attribute", True):
+    if plan.get("attribution", True):
         attribute_job(ctx, connect_wait=plan.get("connect_wait", 8.0))
     ctx.add_shutdown_callback(_fetch_models)
     session: AgentSession[None] = AgentSession(**_models(plan))

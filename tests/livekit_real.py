@@ -25,7 +25,10 @@ needs_server = pytest.mark.skipif(
     find_server() is None and not REQUIRED, reason="no LiveKit server on this machine"
 )
 
-GATEWAY_CREDENTIALS = {"api_key": "inference", "api_secret": "a secret that is long enough, really"}
+GATEWAY_CREDENTIALS: dict[str, Any] = {
+    "api_key": "inference",
+    "api_secret": "a secret that is long enough, really",
+}
 
 
 def set_environment(
@@ -52,6 +55,8 @@ async def worker(
         job_executor_type=executor,
         num_idle_processes=idle,
         load_threshold=2.0,
+        # A forkserver would keep the environment of the first test.
+        multiprocessing_context="spawn",
         host="127.0.0.1",
         port=0,
         shutdown_process_timeout=10.0,
@@ -131,22 +136,42 @@ class RunningJob:
 
 
 class Jobs:
-    """Jobs of threads, as they start. `entrypoint` is a worker's."""
+    """Jobs of threads, as they start and end. `entrypoint` is a worker's.
 
-    def __init__(self) -> None:
+    Args:
+        at_shutdown: what each job's shutdown callback awaits.
+    """
+
+    def __init__(self, at_shutdown: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        self._at_shutdown = at_shutdown
         self._loop = asyncio.get_running_loop()
         self._started: asyncio.Queue[RunningJob] = asyncio.Queue()
+        self._ended: asyncio.Queue[Any] = asyncio.Queue()
 
     async def entrypoint(self, ctx: JobContext) -> None:
         attribution = attribute_job(ctx)
+        ctx.add_shutdown_callback(self._shut_down)
         await ctx.connect()
-        job = RunningJob(ctx, attribution)
-        self._loop.call_soon_threadsafe(self._started.put_nowait, job)
+        self._tell(self._started, RunningJob(ctx, attribution))
 
     async def started(self) -> RunningJob:
         """The next that has connected to its room."""
         async with asyncio.timeout(30):
             return await self._started.get()
+
+    async def ended(self) -> Any:
+        """What the next shutdown callback gave, or raised."""
+        async with asyncio.timeout(30):
+            return await self._ended.get()
+
+    async def _shut_down(self) -> None:
+        try:
+            self._tell(self._ended, await self._at_shutdown())
+        except Exception as error:
+            self._tell(self._ended, error)
+
+    def _tell(self, queue: asyncio.Queue[Any], item: object) -> None:
+        self._loop.call_soon_threadsafe(queue.put_nowait, item)
 
 
 class Line:

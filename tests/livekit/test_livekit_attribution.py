@@ -135,6 +135,18 @@ async def test_a_room_that_never_connects_is_waited_for_once(
     assert all(record.waited is not None and record.waited < 0.1 for record in later)
 
 
+async def test_a_job_that_has_left_its_room_does_not_wait(
+    running: Running, gateway: Gateway
+) -> None:
+    attribution = attribute_job()
+    await running.connect()
+    await running.ctx.room.disconnect()
+    async with dialing(gateway):
+        await opened(gateway, 2)
+    assert levels(gateway) == [ROOM] * 2
+    assert all(record.waited is not None and record.waited < 1 for record in attribution.records)
+
+
 async def test_a_fake_job_does_not_wait(gateway: Gateway, loop_reports: list[Any]) -> None:
     async with running_job(fake_job):
         attribution = attribute_job()

@@ -19,7 +19,7 @@ from agent_conn._record import ConnectionRecord
 from agent_conn.errors import ConfigurationError, HandshakeInvalid
 from agent_conn.integrations.livekit.errors import to_api_error
 from agent_conn.integrations.livekit.gateway import default_base_url, is_fake
-from agent_conn.integrations.livekit.job import job_identity, room_connected
+from agent_conn.integrations.livekit.job import has_left_room, job_identity, room_connected
 from agent_conn.integrations.livekit.request import JobRequest, SharedWait, pre_dial_request
 from agent_conn.integrations.livekit.seams import current_job, hang, job_session
 
@@ -78,7 +78,7 @@ class JobAttribution:
 
     def __init__(self, job: JobContext, connect_wait: float) -> None:
         self._identity = job_identity(job)
-        self._wait = SharedWait(room_connected(job.room), connect_wait)
+        self._wait = SharedWait(room_connected(job.room), connect_wait, lambda: has_left_room(job))
         self._proxy = job.proc.http_proxy
         self._gateways = {_origin(URL(default_base_url()))}
         self._reasons_told: set[str] = set()

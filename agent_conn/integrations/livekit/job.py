@@ -72,6 +72,14 @@ def room_connected(room: rtc.Room) -> RoomConnected:
     return _Room(room)
 
 
+def has_left_room(job: JobContext) -> bool:
+    """Whether the job was in its room and is no more: its participant then stays readable."""
+    try:
+        return bool(job.agent.sid) and not job.room.isconnected()
+    except Exception:
+        return False
+
+
 class _Room:
     def __init__(self, room: rtc.Room) -> None:
         self._room = room

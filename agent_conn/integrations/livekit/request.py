@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import aiohttp
@@ -28,11 +28,15 @@ _PUBLIC_PREFIXES = ("sec-websocket-", "x-livekit-inference-")
 
 
 class SharedWait:
-    """The wait for a job's room: it begins with the first dial and is the same for them all."""
+    """The wait for a job's room: it begins with the first dial and is the same for them all.
 
-    def __init__(self, room: RoomConnected, seconds: float) -> None:
+    ``has_left`` tells whether the room was connected and is no more: then nobody waits.
+    """
+
+    def __init__(self, room: RoomConnected, seconds: float, has_left: Callable[[], bool]) -> None:
         self._room = room
         self._seconds = seconds
+        self._has_left = has_left
         self._until: float | None = None
 
     def look(self) -> WaitOutcome | None:
@@ -46,7 +50,7 @@ class SharedWait:
     def _left(self) -> float:
         if self._until is None:
             self._until = _now() + self._seconds
-        return max(0.0, self._until - _now())
+        return 0.0 if self._has_left() else max(0.0, self._until - _now())
 
 
 class JobRequest:
