@@ -121,6 +121,7 @@ class LiveKitServer:
             raise RuntimeError(f"there is no livekit-server: {INSTALL}")
         self._process = process = await asyncio.create_subprocess_exec(
             *self._prefix,
+            *_ending_with_this_process(),
             binary,
             "--config-body",
             self._config(),
@@ -153,6 +154,12 @@ class LiveKitServer:
         if self._redis is not None:
             lines.append(f"redis: {{address: {self._redis}}}")
         return "\n".join(lines)
+
+
+def _ending_with_this_process() -> tuple[str, ...]:
+    """A command to run another by, which then does not outlive this process if it is killed."""
+    setpriv = shutil.which("setpriv")
+    return () if setpriv is None else (setpriv, "--pdeathsig", "KILL")
 
 
 def free_port(kind: socket.SocketKind) -> int:

@@ -1,4 +1,4 @@
-"""Jobs of LiveKit's own AgentServer without a LiveKit server: simulated ones, whose room is fake."""
+"""A job that LiveKit's own AgentServer simulates without a LiveKit server."""
 
 from __future__ import annotations
 
