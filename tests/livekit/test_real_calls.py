@@ -74,8 +74,9 @@ async def whole_call(gateway: Gateway, requests: int = 5) -> dict[str, set[str]]
 EVERYTHING_AT_AGENT = {path: {"AGENT"} for path in (*SOCKETS, "chat/completions")}
 
 
-@pytest.mark.parametrize("executor", [THREAD, PROCESS])
-@pytest.mark.parametrize("strings", [False, True], ids=["objects", "strings"])
+@pytest.mark.parametrize(
+    ("executor", "strings"), [(THREAD, False), (PROCESS, True)], ids=["thread", "process"]
+)
 async def test_all_that_an_unmodified_agent_dials_carries_its_participants_id(
     world: World, executor: JobExecutorType, strings: bool
 ) -> None:
@@ -96,7 +97,7 @@ async def test_livekit_alone_sends_no_agents_id_on_what_it_dials_at_once(world: 
     assert {path: levels[path] for path in SOCKETS} == {path: {"ROOM"} for path in SOCKETS}
 
 
-@pytest.mark.parametrize("executor", [THREAD, PROCESS])
+@pytest.mark.parametrize("executor", [THREAD, PROCESS], ids=["thread", "process"])
 async def test_a_room_that_connects_late_is_waited_for(
     world: World, executor: JobExecutorType
 ) -> None:

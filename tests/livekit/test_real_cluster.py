@@ -31,6 +31,8 @@ pytestmark = [
     pytest.mark.timeout(150),
 ]
 
+IDLE_LOADS = 7
+"""Loads of a worker in a row, of which it makes two a second."""
 WORKER = Path(__file__).parents[1] / "livekit_worker.py"
 
 
@@ -60,7 +62,7 @@ class Worker:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.serves: set[str] = set()
-        self._busy = 0
+        self._idle = 0
         self._process = process
         self._changed = asyncio.Condition()
         self._registered = False
@@ -70,10 +72,9 @@ class Worker:
         await self._until(lambda: self._registered)
 
     async def free(self) -> None:
-        """Return once all its calls have ended, and it has told its server so twice."""
-        for _ in range(2):
-            self._busy = 1
-            await self._until(lambda: self._busy == 0)
+        """Return once all its calls have ended and its server knows, which it tells in 2.5 s."""
+        self._idle = 0
+        await self._until(lambda: self._idle == IDLE_LOADS)
 
     async def kill(self) -> None:
         with suppress(ProcessLookupError):
@@ -94,7 +95,7 @@ class Worker:
                 if word == "serves":
                     self.serves.add(told)
                 elif word == "busy":
-                    self._busy = int(told)
+                    self._idle = self._idle + 1 if told == "0" else 0
                 self._changed.notify_all()
 
 
