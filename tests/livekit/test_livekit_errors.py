@@ -40,7 +40,7 @@ from agent_conn.integrations.livekit import to_api_error
 
 FINAL = stt.SpeechEventType.FINAL_TRANSCRIPT
 AUDIO = rtc.AudioFrame(bytes(3200), 16_000, 1, 1600)
-QUOTA = b'{"type": "inference_quota_exceeded", "hint": "upgrade"}'
+QUOTA = b'{"type": "inference_quota_exceeded", "category": "MaxGatewayCredits"}'
 
 
 def mapped_stt(session: aiohttp.ClientSession, gateway: Gateway) -> GatewaySTT:
@@ -88,7 +88,7 @@ def test_what_is_no_error_of_ours_is_refused(wrong: Any) -> None:
             Reject(429, body=QUOTA),
             429,
             False,
-            {"type": "inference_quota_exceeded", "hint": "upgrade"},
+            {"type": "inference_quota_exceeded", "category": "MaxGatewayCredits"},
         ),
         (Reject(429), 429, True, None),
         (Reject(503), 503, True, None),

@@ -15,8 +15,8 @@ from agent_conn.errors import (
     HandshakeRejected,
 )
 
-REQUEST_ID = "X-LiveKit-Request-Id"
-"""The header by which LiveKit's gateway names a request in its logs."""
+REQUEST_ID = "x-livekit-request-id"
+"""The header by which LiveKit's gateway names a request in its logs, as records have it."""
 
 
 class UnsupportedLiveKit(AgentConnError, RuntimeError):
@@ -45,7 +45,7 @@ def to_api_error(exc: AgentConnError) -> APIError:
         rejected = APIStatusError(
             message,
             status_code=exc.status,
-            request_id=request_id(exc.headers),
+            request_id=exc.headers.get(REQUEST_ID),
             body=_body(exc.body),
         )
         # By itself it takes every status of 400 to 499 but three as final.
@@ -54,12 +54,6 @@ def to_api_error(exc: AgentConnError) -> APIError:
     if isinstance(exc, ConnectTimeout):
         return APITimeoutError(message, retryable=retryable)
     return APIConnectionError(message, retryable=retryable)
-
-
-def request_id(headers: dict[str, str]) -> str | None:
-    """The gateway's name of a request, from the headers of its answer, or None."""
-    wanted = REQUEST_ID.lower()
-    return next((value for name, value in headers.items() if name.lower() == wanted), None)
 
 
 def _body(body: str) -> object:
