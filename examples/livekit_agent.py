@@ -1,4 +1,4 @@
-"""A whole voice agent under LiveKit's own AgentServer; one line attributes its STT and TTS.
+"""A whole voice agent under LiveKit's own AgentServer; one line attributes all that it dials.
 
 As a worker of a LiveKit server (workers, dispatch and draining on many machines are LiveKit's),
 with LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET in the environment:
@@ -8,6 +8,8 @@ with LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET in the environment:
 On this machine alone, against the local gateway, where it hears what it says:
 
     python examples/livekit_agent.py --local
+
+`examples/livekit_call.py` calls it on a LiveKit server of this machine.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ import os
 import secrets
 import sys
 import threading
+import time
 
+from livekit import rtc
 from livekit.agents import (
     Agent,
     AgentServer,
@@ -30,34 +34,40 @@ from livekit.agents import (
 from livekit_loopback import hear_itself
 
 from agent_conn.gateway import Gateway, LocalSpeech
-from agent_conn.integrations.livekit import attributed_headers, attributed_session
+from agent_conn.integrations.livekit import attribute_job
 
 GREETING = "hello world"
 SAMPLE_RATE = 16_000
+ATTRIBUTED = os.environ.get("LIVEKIT_AGENT_ALONE") != "1"
+"""Off, to see what LiveKit sends without the line."""
 
 over = threading.Event()
 
 
 async def entrypoint(ctx: JobContext) -> None:
     """Run one job: greet, then talk."""
-    http_session = attributed_session()  # The line. It waits, adds the ids, and ends with the job.
+    attribution = attribute_job(ctx) if ATTRIBUTED else None  # The line.
     session: AgentSession[None] = AgentSession(
-        stt=inference.STT("auto", http_session=http_session, sample_rate=SAMPLE_RATE),
-        tts=inference.TTS("cartesia/sonic-3", http_session=http_session, sample_rate=SAMPLE_RATE),
-        llm=inference.LLM(
-            "openai/gpt-4o-mini", extra_kwargs={"extra_headers": attributed_headers()}
-        ),
+        stt=inference.STT("auto", sample_rate=SAMPLE_RATE),
+        tts=inference.TTS("cartesia/sonic-3", sample_rate=SAMPLE_RATE),
+        llm=inference.LLM("openai/gpt-4o-mini"),
     )
     agent = Agent(instructions="You are a helpful voice assistant. Answer in one sentence.")
     if ctx.is_fake_job():
         heard = await hear_itself(session, agent, GREETING, SAMPLE_RATE)
         print(f"said {GREETING!r}, heard {heard!r}", flush=True)
-        for record in http_session.attribution.records:
+        for record in attribution.records if attribution is not None else ():
             print(record.attribution.name, record.wait_outcome, record.session_id, flush=True)
         over.set()
         return
+    started = time.monotonic()
+
+    @ctx.room.on("connection_state_changed")
+    def on_change(state: rtc.ConnectionState.ValueType) -> None:
+        if state == rtc.ConnectionState.CONN_CONNECTED:
+            print(f"room connected after {time.monotonic() - started:.3f} s", flush=True)
+
     await session.start(agent, room=ctx.room)
-    await ctx.connect()
     session.say(GREETING)
 
 
@@ -93,6 +103,6 @@ if __name__ == "__main__":
     if "--local" in sys.argv[1:]:
         asyncio.run(run_locally())
     else:
-        server = AgentServer()
-        server.rtc_session(entrypoint)
-        cli.run_app(server)
+        worker = AgentServer(host="127.0.0.1", port=0)
+        worker.rtc_session(entrypoint)
+        cli.run_app(worker)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import itertools
 import tempfile
 import threading
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Self
+from typing import Any
 from unittest.mock import patch
 
 import jwt
-from aiohttp import web
-from aiohttp.test_utils import TestServer
 from livekit import rtc
 from livekit.agents import JobContext
 from livekit.agents.testing import fake_job_context
@@ -170,45 +166,3 @@ class _Handle:
 
     def dispose(self) -> None:
         self.disposed = True
-
-
-class ControlServer:
-    """Gates that jobs wait at, and what they report in the end."""
-
-    def __init__(self) -> None:
-        self._gates: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
-        self._reports: dict[str, asyncio.Future[Any]] = {}
-        app = web.Application()
-        app.router.add_get("/gate/{name:.+}", self._wait)
-        app.router.add_post("/report/{room}", self._take)
-        self._server = TestServer(app)
-
-    async def __aenter__(self) -> Self:
-        await self._server.start_server()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._server.close()
-
-    @property
-    def url(self) -> str:
-        return str(self._server.make_url("")).rstrip("/")
-
-    def open(self, name: str) -> None:
-        self._gates[name].set()
-
-    async def report(self, room: str) -> Any:
-        """What the job in ``room`` reports; waits for it."""
-        async with asyncio.timeout(30):
-            return await self._report(room)
-
-    def _report(self, room: str) -> asyncio.Future[Any]:
-        return self._reports.setdefault(room, asyncio.get_running_loop().create_future())
-
-    async def _wait(self, request: web.Request) -> web.Response:
-        await self._gates[request.match_info["name"]].wait()
-        return web.Response()
-
-    async def _take(self, request: web.Request) -> web.Response:
-        self._report(request.match_info["room"]).set_result(await request.json())
-        return web.Response()

@@ -40,7 +40,7 @@ from agent_conn.integrations.livekit import to_api_error
 
 FINAL = stt.SpeechEventType.FINAL_TRANSCRIPT
 AUDIO = rtc.AudioFrame(bytes(3200), 16_000, 1, 1600)
-QUOTA = b'{"type": "inference_quota_exceeded", "hint": "upgrade"}'
+QUOTA = b'{"type": "inference_quota_exceeded", "category": "MaxGatewayCredits"}'
 
 
 def mapped_stt(session: aiohttp.ClientSession, gateway: Gateway) -> GatewaySTT:
@@ -76,7 +76,7 @@ def test_each_error_has_the_class_and_the_retry_that_livekit_acts_on(
 
 @pytest.mark.parametrize("wrong", [None, "text", ValueError("other")])
 def test_what_is_no_error_of_ours_is_refused(wrong: Any) -> None:
-    with pytest.raises(ConfigurationError, match="exc is no"):
+    with pytest.raises(ConfigurationError, match="exc must be an"):
         to_api_error(wrong)
 
 
@@ -88,7 +88,7 @@ def test_what_is_no_error_of_ours_is_refused(wrong: Any) -> None:
             Reject(429, body=QUOTA),
             429,
             False,
-            {"type": "inference_quota_exceeded", "hint": "upgrade"},
+            {"type": "inference_quota_exceeded", "category": "MaxGatewayCredits"},
         ),
         (Reject(429), 429, True, None),
         (Reject(503), 503, True, None),
@@ -109,6 +109,8 @@ async def test_a_rejection_keeps_its_status_and_body(
     mapped = to_api_error(rejected.value)
     assert isinstance(mapped, APIStatusError)
     assert (mapped.status_code, mapped.retryable) == (status, retryable)
+    assert mapped.request_id is not None
+    assert mapped.request_id.startswith("request_")
     assert mapped.body == body
 
 

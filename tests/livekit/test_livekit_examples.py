@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from livekit import rtc
 from livekit.agents import Agent, AgentSession
 from livekit_loopback import Microphone
 from livekit_plugin import SAMPLE_RATE, GatewaySTT
+from livekit_real import needs_server
 from livekit_support import NativeSide, job
 
 from agent_conn import AgentIdentity
@@ -24,28 +26,68 @@ from agent_conn.gateway import Gateway, LocalSpeech
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-async def test_the_agent_runs_locally_without_a_livekit_server() -> None:
-    pytest.importorskip("pocketsphinx")
-    pytest.importorskip("espeakng_loader")
+async def run_example(
+    *arguments: str, seconds: float = 50, **environment: str
+) -> tuple[int | None, str, str]:
+    """The status of an example that runs as a script, what it printed and what it complained."""
+    plain = {name: value for name, value in os.environ.items() if "LIVEKIT" not in name}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        str(EXAMPLES / "livekit_agent.py"),
-        "--local",
+        str(EXAMPLES / arguments[0]),
+        *arguments[1:],
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env={name: value for name, value in os.environ.items() if "LIVEKIT" not in name},
+        env={**plain, **environment},
     )
     try:
-        async with asyncio.timeout(50):
+        async with asyncio.timeout(seconds):
             told, complaints = await process.communicate()
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    assert process.returncode == 0, complaints.decode()
-    heard, *records = told.decode().splitlines()
+    return process.returncode, told.decode(), complaints.decode()
+
+
+async def test_the_agent_runs_locally_without_a_livekit_server() -> None:
+    pytest.importorskip("pocketsphinx")
+    pytest.importorskip("espeakng_loader")
+    status, told, complaints = await run_example("livekit_agent.py", "--local")
+    assert status == 0, complaints
+    heard, *records = told.splitlines()
     assert heard == "said 'hello world', heard 'hello world'"
-    assert [record.rsplit(" ", 1)[0] for record in records] == ["ROOM already connected"] * 2
+    levels = {record.rsplit(" ", 1)[0] for record in records}
+    assert levels == {"ROOM already connected"}
+    assert len(records) >= 2
+
+
+@needs_server
+@pytest.mark.timeout(150)
+async def test_a_caller_talks_with_the_agent_whose_every_connection_names_it() -> None:
+    pytest.importorskip("pocketsphinx")
+    pytest.importorskip("espeakng_loader")
+    status, told, complaints = await run_example("livekit_call.py", seconds=140)
+    assert status == 0, complaints
+    attributed, alone = told.split("LiveKit alone")
+    for part in (attributed, alone):
+        assert re.search(r"the agent greets: '\w+", part)
+        # What is heard of it is up to the recogniser, over a line that compresses.
+        assert re.search(r"the agent answers: '\w+", part)
+        assert "room connected after 0." in part
+    shown = {line.split()[0]: line.split()[1:3] for line in attributed.splitlines() if "0." in line}
+    websockets = [shown[path] for path in ("stt", "tts", "bargein", "eot", "chat/completions")]
+    ((level, agent_id),) = {tuple(each) for each in websockets}
+    assert level == "AGENT"
+    assert agent_id.startswith("PA_")
+    assert re.search(r"stt +ROOM +- ", alone)
+
+
+async def test_without_a_server_the_call_says_how_to_get_one(tmp_path: Path) -> None:
+    status, told, complaints = await run_example(
+        "livekit_call.py", XDG_CACHE_HOME=str(tmp_path), PATH=str(tmp_path)
+    )
+    assert (status, told) == (1, "")
+    assert "go install github.com/livekit/livekit-server/cmd/server@v1.9.11" in complaints
 
 
 async def test_the_plugin_hears_in_an_agent_session_of_its_job(session: Any) -> None:

@@ -82,7 +82,7 @@ def test_missing_credentials_are_told_with_both_ways_to_give_them(
 
 @pytest.mark.parametrize("ttl", [0, -1, float("nan"), "600"])
 def test_a_ttl_that_is_no_time_is_refused(ttl: Any) -> None:
-    with pytest.raises(ConfigurationError, match="ttl is not"):
+    with pytest.raises(ConfigurationError, match="ttl must be"):
         inference_token("key", SECRET, ttl)
 
 
@@ -99,6 +99,7 @@ async def test_a_connection_waits_for_its_jobs_room_and_sends_what_livekit_would
             connect_wait=None,
             base_url=gateway.base_url,
             inference_class="priority",
+            provider="azure",
             headers={"X-Mine": "1"},
             **CREDENTIALS,
         )
@@ -178,18 +179,22 @@ async def test_a_fake_job_is_not_waited_for(
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ({"path": "//"}, "path is no text"),
-        ({"path": None}, "path is no text"),
-        ({"model": " "}, "model is no text"),
-        ({"model": 7}, "model is no text"),
-        ({"base_url": "gateway.example"}, "base_url has a scheme"),
-        ({"base_url": ""}, "base_url has a scheme"),
-        ({"ctx": 7}, "ctx is no JobContext"),
-        ({"session": 7}, "session is no"),
-        ({"session": None}, "session is needed outside a job"),
-        ({"connect_wait": -1}, "connect_wait is not"),
-        ({"headers": {"x-livekit-agent-id": "PA_forged"}}, "headers has x-livekit-agent-id"),
-        ({"heartbeat": -1}, "heartbeat is not"),
+        ({"path": "//"}, "path must be"),
+        ({"path": None}, "path must be"),
+        ({"model": " "}, "model must be"),
+        ({"model": 7}, "model must be"),
+        ({"provider": ""}, "provider must be"),
+        ({"base_url": "gateway.example"}, "base_url needs a scheme"),
+        ({"base_url": ""}, "base_url needs a scheme"),
+        ({"ctx": 7}, "ctx must be"),
+        ({"session": 7}, "session must be"),
+        ({"session": None}, "session must be given outside a job"),
+        ({"connect_wait": -1}, "connect_wait must be"),
+        (
+            {"headers": {"x-livekit-agent-id": "PA_forged"}},
+            "headers must not have x-livekit-agent-id",
+        ),
+        ({"heartbeat": -1}, "heartbeat must be"),
         ({"token": None}, "api_key is missing"),
     ],
 )

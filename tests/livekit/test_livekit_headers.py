@@ -12,7 +12,7 @@ pytest.importorskip("livekit.agents", exc_type=ImportError)
 from livekit import rtc
 from livekit_support import NativeSide, fake_job, livekit_headers, mock_room
 
-from agent_conn.integrations.livekit import attributed_headers, get_inference_headers
+from agent_conn.integrations.livekit import get_inference_headers
 
 SESSION = "X-LiveKit-Session-ID"
 
@@ -135,30 +135,3 @@ def test_a_double_without_headers_of_its_own_is_no_failure(
     del ctx.inference_headers
     monkeypatch.setattr("livekit.agents.job.get_job_context", lambda: ctx)
     assert get_inference_headers()["X-LiveKit-Agent-ID"] == "PA_1"
-
-
-def test_headers_for_the_llm_gain_the_jobs_ids_at_each_request() -> None:
-    ctx: Any = Context(connected=True)
-    headers = attributed_headers(ctx)
-    assert headers == {}
-    headers.update({"User-Agent": "LiveKit"})
-    assert headers["X-LiveKit-Agent-ID"] == "PA_1"
-    assert headers[SESSION].startswith("inference_")
-    ctx.room.isconnected = lambda: False
-    headers.update({"User-Agent": "LiveKit", SESSION: "theirs"})
-    assert headers == {
-        "User-Agent": "LiveKit",
-        "X-LiveKit-Job-ID": "AJ_1",
-        "X-LiveKit-Room-ID": "RM_1",
-        SESSION: "theirs",
-    }
-
-
-def test_headers_for_the_llm_leave_another_jobs_ids_alone() -> None:
-    ctx: Any = Context(connected=True)
-    headers = attributed_headers(ctx)
-    headers.update({"X-LiveKit-Job-ID": "AJ_other"})
-    assert headers == {"X-LiveKit-Job-ID": "AJ_other", SESSION: headers[SESSION]}
-    outside = attributed_headers()
-    outside.update({"User-Agent": "LiveKit"})
-    assert outside == {"User-Agent": "LiveKit"}

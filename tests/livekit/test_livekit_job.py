@@ -156,7 +156,7 @@ async def test_an_id_that_cannot_be_read_costs_no_other() -> None:
 
 @pytest.mark.parametrize("ctx", [7, "ctx", object()])
 def test_what_is_no_job_is_refused(ctx: Any) -> None:
-    with pytest.raises(ConfigurationError, match="ctx is no JobContext"):
+    with pytest.raises(ConfigurationError, match="ctx must be a JobContext"):
         job_identity(ctx)
 
 
@@ -258,5 +258,5 @@ async def test_a_room_of_another_threads_loop_can_be_waited_for(native: NativeSi
 
 @pytest.mark.parametrize("room", [None, 7, "room"])
 def test_what_is_no_room_is_refused(room: Any) -> None:
-    with pytest.raises(ConfigurationError, match="room is no"):
+    with pytest.raises(ConfigurationError, match="room must be an"):
         room_connected(room)

@@ -1,11 +1,26 @@
-"""LiveKit Agents: one line attributes its STT, TTS and LLM, another wires a plugin to its job.
+"""LiveKit Agents: one line attributes all that a job dials, and plugins are wired to theirs.
 
 ``pip install 'agent-conn[livekit]'``. In a job's entrypoint::
 
-    http_session = attributed_session()
-    stt = inference.STT(http_session=http_session)
-    tts = inference.TTS(http_session=http_session)
-    llm = inference.LLM("openai/gpt-4o", extra_kwargs={"extra_headers": attributed_headers()})
+    attribute_job(ctx)
+
+What becomes of each class of ``livekit.agents.inference`` after that:
+
+- ``STT``, ``TTS``, the turn detector (``/eot``), adaptive interruption (``/bargein``) and
+  ``DecisionModel`` use the job's session: their dials wait for the room and carry every id,
+  also those that ``AgentSession`` makes by itself or from a model's string. One that was given
+  an ``http_session=`` of its own is not reached.
+- ``realtime`` models use the job's session too, and so do their dials.
+- ``AvatarSession`` opens a session of its own for each request: pass it
+  ``http_session=livekit.agents.utils.http_context.http_session()``.
+- ``LLM`` has an HTTP client of its own. It carries every id once the room is connected, which
+  ``AgentSession`` sees to before the first turn of a user; it does not wait.
+- ``VAD`` dials nothing.
+
+A ``TTS`` keeps its websockets for up to 300 s, under the ids that they were opened with. Where
+the server restarts, the agent gets another id up to 3 s after ``reconnected``, with no event,
+and the SDK goes on giving the old room's sid: what is dialled after that carries the new
+agent's id and the old room's.
 """
 
 try:
@@ -16,21 +31,21 @@ except ImportError as _error:
         "agent_conn.integrations.livekit needs LiveKit Agents: pip install 'agent-conn[livekit]'"
     ) from _error
 
-from agent_conn.integrations.livekit.errors import to_api_error
+from agent_conn.integrations.livekit.attribution import JobAttribution, attribute_job
+from agent_conn.integrations.livekit.errors import UnsupportedLiveKit, to_api_error
 from agent_conn.integrations.livekit.gateway import (
     ConnectionOptions,
     inference_connection,
     inference_token,
 )
-from agent_conn.integrations.livekit.headers import attributed_headers, get_inference_headers
+from agent_conn.integrations.livekit.headers import get_inference_headers
 from agent_conn.integrations.livekit.job import job_identity, room_connected
-from agent_conn.integrations.livekit.session import AttributedSession, attributed_session
 
 __all__ = [
-    "AttributedSession",
     "ConnectionOptions",
-    "attributed_headers",
-    "attributed_session",
+    "JobAttribution",
+    "UnsupportedLiveKit",
+    "attribute_job",
     "get_inference_headers",
     "inference_connection",
     "inference_token",

@@ -6,17 +6,21 @@ import json
 
 from livekit.agents import APIConnectionError, APIError, APIStatusError, APITimeoutError
 
+from agent_conn._options import kind
+from agent_conn._reconnect.retry import classify_failure
 from agent_conn.errors import (
     AgentConnError,
     ConfigurationError,
-    ConnectError,
-    ConnectionLost,
     ConnectTimeout,
     HandshakeRejected,
 )
 
-_LASTING_CLOSES = frozenset({1002, 1003, 1007, 1008, 1009, 1010})
-"""Close codes that say the same would happen again (RFC 6455, section 7.4.1)."""
+REQUEST_ID = "x-livekit-request-id"
+"""The header by which LiveKit's gateway names a request in its logs, as records have it."""
+
+
+class UnsupportedLiveKit(AgentConnError, RuntimeError):
+    """This release of LiveKit Agents lacks what the integration leans on, which is named."""
 
 
 def to_api_error(exc: AgentConnError) -> APIError:
@@ -28,27 +32,28 @@ def to_api_error(exc: AgentConnError) -> APIError:
             raise to_api_error(error) from error
 
     ``ConnectTimeout`` becomes ``APITimeoutError``, ``HandshakeRejected`` an ``APIStatusError``
-    with its status and body, anything else ``APIConnectionError``. A 401 and an exhausted quota
-    are not retryable; a reset handshake and a lost connection are.
+    with its status, body and request id, anything else ``APIConnectionError``. It is retryable
+    where ``classify_failure`` says that another dial may help.
 
     Raises:
         ConfigurationError: ``exc`` is no error of this package.
     """
     if not isinstance(exc, AgentConnError):
-        raise ConfigurationError("exc is no AgentConnError")
-    message = str(exc)
+        raise ConfigurationError(f"exc must be an AgentConnError, got {kind(exc)}")
+    message, retryable = str(exc), classify_failure(exc)
     if isinstance(exc, HandshakeRejected):
-        return APIStatusError(
+        rejected = APIStatusError(
             message,
             status_code=exc.status,
+            request_id=exc.headers.get(REQUEST_ID),
             body=_body(exc.body),
-            retryable=exc.retryable and exc.quota is None,
         )
+        # By itself it takes every status of 400 to 499 but three as final.
+        rejected.retryable = retryable
+        return rejected
     if isinstance(exc, ConnectTimeout):
-        return APITimeoutError(message, retryable=exc.retryable)
-    if isinstance(exc, ConnectionLost):
-        return APIConnectionError(message, retryable=exc.code not in _LASTING_CLOSES)
-    return APIConnectionError(message, retryable=isinstance(exc, ConnectError) and exc.retryable)
+        return APITimeoutError(message, retryable=retryable)
+    return APIConnectionError(message, retryable=retryable)
 
 
 def _body(body: str) -> object:

@@ -16,7 +16,7 @@ from yarl import URL
 from agent_conn._connection import InferenceConnection
 from agent_conn._dial.open_hook import OpenHook
 from agent_conn._identity import AttributionLevel
-from agent_conn._options import TlsSetting, TokenSource, check_seconds, check_url
+from agent_conn._options import TlsSetting, TokenSource, check_seconds, check_url, kind
 from agent_conn._record import ConnectionObserver, TraceHeaders
 from agent_conn.errors import ConfigurationError
 from agent_conn.integrations.livekit.headers import request_headers
@@ -34,11 +34,14 @@ class ConnectionOptions(TypedDict, total=False):
     open_timeout: float
     close_timeout: float
     heartbeat: float | None
+    network_timeout: float | None
     protocols: Iterable[str]
     compress: bool
     max_msg_size: int
     ssl: TlsSetting
+    server_hostname: str | None
     proxy: str | URL | None
+    proxy_headers: Mapping[str, str] | None
     allow_insecure: bool
     observer: ConnectionObserver | None
     trace_headers: TraceHeaders | None
@@ -98,6 +101,7 @@ def inference_connection(
     api_key: str | None = None,
     api_secret: str | None = None,
     inference_class: str | None = None,
+    provider: str | None = None,
     headers: Mapping[str, str] | None = None,
     **options: Unpack[ConnectionOptions],
 ) -> InferenceConnection:
@@ -119,6 +123,8 @@ def inference_connection(
         api_key: as for ``inference_token``.
         api_secret: as for ``inference_token``.
         inference_class: ``"priority"``, ``"standard"`` or ``"low"``.
+        provider: whose model of this name it shall be, such as ``"azure"``; by default the
+            gateway chooses.
         headers: sent too; the job's ``inference_headers`` win over them.
         options: handed on to ``InferenceConnection``.
 
@@ -126,6 +132,8 @@ def inference_connection(
         ConfigurationError: an argument is wrong, named in the message.
     """
     job = find_job(ctx)
+    if provider is not None:
+        _check_text("provider", provider)
     return InferenceConnection(
         session if session is not None else _job_session(),
         _endpoint(base_url, path, model),
@@ -133,7 +141,7 @@ def inference_connection(
         room_connected=room_connected(job.room) if job is not None else None,
         connect_wait=0 if is_fake(job) else connect_wait,
         token=token if token is not None else inference_token(api_key, api_secret),
-        headers=request_headers(job, inference_class, headers or {}),
+        headers=request_headers(job, inference_class, provider, headers or {}),
         **options,
     )
 
@@ -152,7 +160,8 @@ def _endpoint(base_url: str | None, path: str, model: str) -> URL:
 
 def _check_text(name: str, value: object) -> None:
     if not isinstance(value, str) or not value.strip("/ "):
-        raise ConfigurationError(f"{name} is no text, or blank")
+        got = "a blank one" if isinstance(value, str) else kind(value)
+        raise ConfigurationError(f"{name} must be a str with text in it, got {got}")
 
 
 def _job_session() -> aiohttp.ClientSession:
@@ -160,7 +169,7 @@ def _job_session() -> aiohttp.ClientSession:
         return http_context.http_session()
     except RuntimeError:
         pass
-    raise ConfigurationError("session is needed outside a job: pass session=")
+    raise ConfigurationError("session must be given outside a job: pass session=")
 
 
 def _from_environment(name: str) -> str:

@@ -6,19 +6,18 @@ import logging
 import os
 import platform
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from livekit.agents import JobContext, utils
 from livekit.agents import __version__ as livekit_version
 
-from agent_conn._attribution import names_caller
-from agent_conn._identity import DEFAULT_HEADER_NAMES, AgentIdentity
+from agent_conn._identity import DEFAULT_HEADER_NAMES
 from agent_conn._options import check_headers
 from agent_conn.errors import ConfigurationError
 from agent_conn.integrations.livekit.job import find_job, job_identity
 
 USER_AGENT = f"LiveKit Agents/{livekit_version} (python {platform.python_version()})"
 PRIORITY = "X-LiveKit-Inference-Priority"
+PROVIDER = "X-LiveKit-Inference-Provider"
 SESSION_ID = DEFAULT_HEADER_NAMES.session_id or ""
 WORKER_TOKEN = "X-LiveKit-Worker-Token"  # noqa: S105  (a name, no secret)
 
@@ -34,32 +33,18 @@ def get_inference_headers(*, inference_class: str | None = None) -> dict[str, st
     over an id, whatever case they are spelled in.
     """
     job = find_job(None)
-    headers = request_headers(job, inference_class, {})
+    headers = request_headers(job, inference_class, None, {})
     if job is not None:
         headers.update(job_identity(job)().headers())
         headers[SESSION_ID] = utils.shortuuid("inference_")
     return headers
 
 
-def attributed_headers(ctx: JobContext | None = None) -> dict[str, str]:
-    """Headers for ``inference.LLM``, which takes no client of the caller's in 1.8.9.
-
-    ::
-
-        inference.LLM(model, extra_kwargs={"extra_headers": attributed_headers()})
-
-    LiveKit updates this mapping before each request with what it knows in that task; the
-    mapping then adds the ids of the job that was settled here, which are lost in tasks made
-    outside the job. It does not wait.
-
-    Raises:
-        ConfigurationError: ``ctx`` is no job's context.
-    """
-    return _AttributedHeaders(find_job(ctx))
-
-
 def request_headers(
-    job: JobContext | None, inference_class: str | None, own: Mapping[str, str]
+    job: JobContext | None,
+    inference_class: str | None,
+    provider: str | None,
+    own: Mapping[str, str],
 ) -> dict[str, str]:
     """All headers of an inference request except its ids.
 
@@ -69,6 +54,8 @@ def request_headers(
     headers = {"User-Agent": USER_AGENT}
     if inference_class:
         headers[PRIORITY] = inference_class
+    if provider:
+        headers[PROVIDER] = provider
     if job is not None and (worker_token := os.environ.get("LIVEKIT_WORKER_TOKEN")):
         headers[WORKER_TOKEN] = worker_token
     return _merged(_merged(headers, own), _job_headers(job))
@@ -100,20 +87,3 @@ def _merged(headers: Mapping[str, str], winning: Mapping[str, str]) -> dict[str,
     taken = {name.lower() for name in winning}
     kept = {name: value for name, value in headers.items() if name.lower() not in taken}
     return {**kept, **winning}
-
-
-class _AttributedHeaders(dict[str, str]):
-    def __init__(self, job: JobContext | None) -> None:
-        super().__init__()
-        self._identity = job_identity(job) if job is not None else AgentIdentity
-
-    def update(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  (as a dict's)
-        """Take what LiveKit knows of this request, and forget what it knew of the last."""
-        for name in DEFAULT_HEADER_NAMES.all():
-            self.pop(name, None)
-        super().update(*args, **kwargs)
-        known = self._identity()
-        if names_caller(self, known):
-            super().update(known.headers())
-        if known.level:
-            self.setdefault(SESSION_ID, utils.shortuuid("inference_"))

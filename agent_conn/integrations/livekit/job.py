@@ -10,6 +10,7 @@ from livekit.agents import JobContext
 from livekit.agents import job as livekit_job
 
 from agent_conn._identity import AgentIdentity
+from agent_conn._options import kind
 from agent_conn._room import RoomConnected
 from agent_conn.errors import ConfigurationError
 
@@ -26,7 +27,7 @@ def find_job(ctx: JobContext | None) -> JobContext | None:
         except RuntimeError:
             return None
     if not (hasattr(ctx, "job") and hasattr(ctx, "room")):
-        raise ConfigurationError("ctx is no JobContext")
+        raise ConfigurationError(f"ctx must be a JobContext, got {kind(ctx)}")
     return ctx
 
 
@@ -67,8 +68,16 @@ def room_connected(room: rtc.Room) -> RoomConnected:
         ConfigurationError: ``room`` cannot tell whether it is connected.
     """
     if not callable(getattr(room, "isconnected", None)):
-        raise ConfigurationError("room is no rtc.Room: it has no isconnected()")
+        raise ConfigurationError(f"room must be an rtc.Room, got {kind(room)}")
     return _Room(room)
+
+
+def has_left_room(job: JobContext) -> bool:
+    """Whether the job was in its room and is no more: its participant then stays readable."""
+    try:
+        return bool(job.agent.sid) and not job.room.isconnected()
+    except Exception:
+        return False
 
 
 class _Room:

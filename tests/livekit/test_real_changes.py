@@ -1,0 +1,169 @@
+"""A real LiveKit server that pauses, restarts or removes the agent in the middle of a call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import aiohttp
+import pytest
+
+pytest.importorskip("livekit.agents", exc_type=ImportError)
+
+from livekit import api, rtc
+from livekit.agents import get_job_context
+from livekit.agents.utils import http_context
+from livekit_local_server import LiveKitServer
+from livekit_real import (
+    GATEWAY_CREDENTIALS,
+    Caller,
+    Jobs,
+    RunningJob,
+    needs_server,
+    set_environment,
+    worker,
+)
+
+from agent_conn import AttributionLevel, InferenceConnection
+from agent_conn.gateway import Gateway
+from agent_conn.integrations.livekit import get_inference_headers, inference_connection
+
+pytestmark = [
+    needs_server,
+    pytest.mark.timeout(120),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@dataclass
+class Call:
+    server: LiveKitServer
+    gateway: Gateway
+    caller: Caller
+    job: RunningJob
+    jobs: Jobs
+
+    @property
+    def agent_id(self) -> str:
+        return self.job.ctx.agent.sid
+
+    async def dial(self) -> str | None:
+        """The agent's id that a dial of the job's session goes out with now."""
+        return await self.job.run(partial(_dial, self.gateway))
+
+    async def seen(self, event: rtc.room.EventTypes) -> asyncio.Event:
+        """What is set once the job's room emits ``event``."""
+        happened, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        async def subscribe() -> None:
+            self.job.ctx.room.once(event, lambda *_: loop.call_soon_threadsafe(happened.set))
+
+        await self.job.run(subscribe)
+        return happened
+
+
+async def _dial(gateway: Gateway) -> str | None:
+    url = gateway.url("/v1/echo")
+    headers = get_inference_headers()
+    headers.pop("X-LiveKit-Agent-ID", None)
+    headers["Authorization"] = f"Bearer {_token()}"
+    async with http_context.http_session().ws_connect(url, headers=headers):
+        sent = gateway.handshakes[-1]
+    assert sent.identity.job_id == get_job_context().job.id
+    return sent.identity.agent_id
+
+
+def _token() -> str:
+    grants = api.InferenceGrants(perform=True)
+    token = api.AccessToken(*GATEWAY_CREDENTIALS.values()).with_identity("agent")
+    return token.with_inference_grants(grants).to_jwt()
+
+
+@asynccontextmanager
+async def running_call(patch: pytest.MonkeyPatch) -> AsyncIterator[Call]:
+    async with LiveKitServer() as server, Gateway(**GATEWAY_CREDENTIALS) as gateway:
+        jobs = Jobs(partial(_dial, gateway))
+        set_environment(patch, server.url, server, gateway)
+        async with worker(jobs.entrypoint), Caller(server, "one") as caller:
+            yield Call(server, gateway, caller, await jobs.started(), jobs)
+
+
+@pytest.fixture
+async def call(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Call]:
+    async with running_call(monkeypatch) as call:
+        yield call
+
+
+async def test_a_server_that_pauses_changes_no_id(call: Call) -> None:
+    before = call.agent_id
+    assert await call.dial() == before
+    call.server.pause()
+    await asyncio.sleep(4)
+    assert await call.dial() == before
+    call.server.resume()
+    await asyncio.sleep(2)
+    assert call.agent_id == before
+    assert await call.dial() == before
+
+
+async def test_after_a_restart_what_is_dialled_goes_under_the_new_id(call: Call) -> None:
+    before = call.agent_id
+    held = await call.job.run(partial(_open, call.gateway))
+    assert held.is_current()
+    reconnected = await call.seen("reconnected")
+    await call.server.stop()
+    await call.server.start()
+    async with asyncio.timeout(40):
+        await reconnected.wait()
+        # The participant has another id soon after, and no event tells.
+        while call.agent_id == before:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    assert await call.dial() == call.agent_id
+    # A stream from before is told by this, which upgrades and pools go by.
+    assert not held.is_current()
+    await call.job.run(held.aclose)
+
+
+async def test_an_agent_that_is_removed_has_no_id_any_more(call: Call) -> None:
+    disconnected = await call.seen("disconnected")
+    url = call.server.url.replace("ws", "http", 1)
+    async with api.LiveKitAPI(url, call.server.key, call.server.secret) as admin:
+        identity = call.job.ctx.room.local_participant.identity
+        await admin.room.remove_participant(
+            api.RoomParticipantIdentity(room="one", identity=identity)
+        )
+    async with asyncio.timeout(20):
+        await disconnected.wait()
+    # The participant can still be read, though it is in no room.
+    assert call.agent_id.startswith("PA_")
+    assert await call.jobs.ended() is None
+
+
+async def test_a_jobs_shutdown_callbacks_dial_on_its_session_which_ends_after_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running_call(monkeypatch) as call:
+        session = await call.job.run(_session)
+        await call.job.run(_shut_down)
+        # LiveKit leaves the room first, so that there is no agent's id any more.
+        assert await call.jobs.ended() is None
+    assert session.closed
+    assert call.gateway.handshakes[-1].level is AttributionLevel.ROOM
+
+
+async def _session() -> aiohttp.ClientSession:
+    return http_context.http_session()
+
+
+async def _shut_down() -> None:
+    get_job_context().shutdown()
+
+
+async def _open(gateway: Gateway) -> InferenceConnection:
+    connection = inference_connection("echo", model="m", base_url=gateway.base_url)
+    await connection
+    return connection
