@@ -10,7 +10,7 @@ NAME = "predial"
 LINE = "80 ms"
 SHOWN = ("agent_conn", "aiohttp")
 COLOURS = {
-    "light": {"ink": "#1f2328", "soft": "#59636e", "agent_conn": "#0969da", "aiohttp": "#8c959f"},
+    "light": {"ink": "#1f2328", "soft": "#59636e", "agent_conn": "#0969da", "aiohttp": "#6e7781"},
     "dark": {"ink": "#f0f6fc", "soft": "#9198a1", "agent_conn": "#4493f8", "aiohttp": "#656c76"},
 }
 WIDTH, LABEL, BAR, TOP, ROW = 720, 120, 460, 56, 44
