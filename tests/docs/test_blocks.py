@@ -125,7 +125,9 @@ def problem(words: list[str]) -> str | None:
         return _missing_file(arguments)
     if name == "pip":
         return _missing_extra(arguments)
-    there = shutil.which(command) or (ROOT / command).exists()
+    # Beside this interpreter, as in a venv that is activated.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    there = shutil.which(command, path=path) or (ROOT / command).exists()
     return None if there else f"there is no {command}"
 
 
