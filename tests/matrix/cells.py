@@ -132,7 +132,11 @@ def _as_met_by_the_pool(cell: Cell, expected: Expected) -> Expected:
         return replace(expected, ending=Ending.CLOSED_HERE)
     if expected.error is ConnectTimeout:
         return replace(expected, error=PoolTimeout, phase=None)
-    if cell.fault not in _FINAL and expected.error in {DialFailed, HandshakeRejected, OpenHookFailed}:
+    if cell.fault not in _FINAL and expected.error in {
+        DialFailed,
+        HandshakeRejected,
+        OpenHookFailed,
+    }:
         # It dials again, as long as its borrower waits.
         return replace(expected, error=None, phase=None)
     return expected
