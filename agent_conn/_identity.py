@@ -155,6 +155,7 @@ class AgentIdentity:
 
 
 IdentitySource = AgentIdentity | Callable[[], AgentIdentity]
+"""The ids of a caller, or what gives them when it is asked."""
 
 
 def _read(name: str, source: object, raised: dict[str, str]) -> str | None:

@@ -75,7 +75,7 @@ def next_state(state: ConnectionState, transition: Transition) -> ConnectionStat
 
 
 def diagram() -> str:
-    """The table as a Mermaid state diagram, as the README shows it."""
+    """The table as a Mermaid state diagram, as docs/architecture.md shows it."""
     lines = ["stateDiagram-v2", f"    [*] --> {ConnectionState.IDLE.name}"]
     lines += [
         f"    {state.name} --> {following.name}: {transition.value.replace(':', ',')}"

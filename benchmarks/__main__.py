@@ -31,11 +31,12 @@ from benchmarks.far import ROOT
 from benchmarks.line import missing
 from benchmarks.measurement import Measurement
 from benchmarks.peers import PEERS, version
+from benchmarks.picture import put_pictures_into
 from benchmarks.plots import plot
 from benchmarks.render import as_document, as_text, put_into
 from benchmarks.results import Run, from_json
 
-RESULTS, README = ROOT / "benchmarks" / "results.json", ROOT / "README.md"
+RESULTS, FIGURES = ROOT / "benchmarks" / "results.json", ROOT / "docs" / "figures.md"
 MEASUREMENTS = {
     module.MEASUREMENT.name: module.MEASUREMENT
     for module in (
@@ -91,11 +92,13 @@ def write(run: Run, out: Path) -> None:
     (out / "results.md").write_text(as_document(run), encoding="utf-8")
 
 
-def put_into_readme(results: Path) -> None:
-    """Make ``results`` the ones that the README shows."""
+def put_into_docs(results: Path) -> None:
+    """Make ``results`` the ones that the documentation shows."""
     if results.resolve() != RESULTS:
         shutil.copyfile(results, RESULTS)
-    put_into(README, from_json(RESULTS.read_text(encoding="utf-8")))
+    run = from_json(RESULTS.read_text(encoding="utf-8"))
+    put_into(FIGURES, run)
+    put_pictures_into(FIGURES.parent / "assets", run.results)
 
 
 def main() -> int:
@@ -113,16 +116,16 @@ def main() -> int:
         help="where results.json, results.md and the plots go",
     )
     parser.add_argument(
-        "--readme",
+        "--docs",
         type=Path,
         nargs="?",
         const=RESULTS,
         metavar="RESULTS",
-        help="measure nothing; show RESULTS in the README, and keep them",
+        help="measure nothing; show RESULTS in docs/figures.md, and keep them",
     )
     options = parser.parse_args()
-    if options.readme is not None:
-        put_into_readme(options.readme)
+    if options.docs is not None:
+        put_into_docs(options.docs)
         return 0
     options.out.mkdir(parents=True, exist_ok=True)
     chosen = [MEASUREMENTS[name] for name in options.only or MEASUREMENTS]

@@ -1,4 +1,4 @@
-"""Results as text, as Markdown, and as the README's figures."""
+"""Results as text, as Markdown, and as the documentation's page of figures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks.results import Cell, Column, Result, Run, Target
 
-BEGIN, END = "<!-- figures: python -m benchmarks --readme -->", "<!-- end of figures -->"
+BEGIN, END = "<!-- figures: python -m benchmarks --docs -->", "<!-- end of figures -->"
 NOT_MEASURED = "not measured"
 
 
@@ -47,7 +47,7 @@ def as_markdown(result: Result) -> str:
     table = "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *_rows(result)))
     promises = "\n".join(f"- {verdict(target)}" for target in result.targets)
     parts = (
-        f"### {result.title}",
+        f"## {result.title}",
         f"`python -m benchmarks --only {result.name}`. {result.note}",
         table.replace("|  |", "| |"),
         promises,
@@ -64,19 +64,19 @@ def as_document(run: Run) -> str:
 
 
 def as_figures(run: Run) -> str:
-    """What stands in the README between its two marks, these included."""
+    """What stands on the page of figures between its two marks, these included."""
     return f"{BEGIN}\n\n{as_document(run)}\n{END}"
 
 
-def put_into(readme: Path, run: Run) -> None:
-    """Put the figures of ``run`` between the marks of ``readme``.
+def put_into(page: Path, run: Run) -> None:
+    """Put the figures of ``run`` between the marks of ``page``.
 
     Raises:
         ValueError: it has no marks.
     """
-    text = readme.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
     begin, end = text.index(BEGIN), text.index(END) + len(END)
-    readme.write_text(text[:begin] + as_figures(run) + text[end:], encoding="utf-8")
+    page.write_text(text[:begin] + as_figures(run) + text[end:], encoding="utf-8")
 
 
 def _rows(result: Result) -> list[list[str]]:

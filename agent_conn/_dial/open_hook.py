@@ -13,6 +13,7 @@ from agent_conn._options import kind
 from agent_conn.errors import ConfigurationError, OpenHookFailed
 
 OpenHook = Callable[[aiohttp.ClientWebSocketResponse], Awaitable[object]]
+"""Awaited with the websocket before anyone else has it, as part of opening it."""
 
 
 async def run_on_open(hook: OpenHook, opened: OpenWebSocket) -> None:

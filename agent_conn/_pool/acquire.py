@@ -17,6 +17,7 @@ from agent_conn._pool.slot import CloseReason, Slot, SlotState
 from agent_conn.errors import PoolTimeout, StateError
 
 Probe = Callable[[aiohttp.ClientWebSocketResponse], Awaitable[object]]
+"""Awaited with the websocket before it is lent; raises where the connection is not usable."""
 
 
 class Lease:

@@ -33,6 +33,7 @@ AGE_SPREAD = 0.1
 what was opened together is not renewed together."""
 
 Reset = Callable[[aiohttp.ClientWebSocketResponse], Awaitable[object]]
+"""Awaited with the websocket when it is returned; raises where it cannot be lent again."""
 
 
 class Maintenance:

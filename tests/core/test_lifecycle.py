@@ -7,7 +7,7 @@ import pytest
 from agent_conn import TRANSITIONS, ConnectionState, StateError, Transition
 from agent_conn._lifecycle import diagram, next_state
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "architecture.md"
 
 
 def test_every_state_but_the_first_is_reached_and_every_state_but_the_last_is_left() -> None:
@@ -39,5 +39,5 @@ def test_the_table_decides_and_an_illegal_transition_names_both(
         assert next_state(state, transition) is following
 
 
-def test_the_readme_shows_the_table() -> None:
-    assert f"```mermaid\n{diagram()}\n```" in README.read_text()
+def test_the_architecture_page_shows_the_table() -> None:
+    assert f"```mermaid\n{diagram()}\n```" in PAGE.read_text()

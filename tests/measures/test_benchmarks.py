@@ -1,4 +1,4 @@
-"""The one command of the benchmarks, its results, and the README's figures."""
+"""The one command of the benchmarks, its results, and the documentation's figures."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from benchmarks.far import ROOT, far_process, reach
 from benchmarks.line import missing, open_line
 from benchmarks.measurement import Step
 from benchmarks.peers import NOT_INSTALLED, OURS, PEERS, installed
+from benchmarks.picture import COLOURS, draw, pictures
 from benchmarks.render import BEGIN, END, as_figures, as_text, put_into
 from benchmarks.results import Column, Curves, Result, Run, Target, from_json
 
@@ -106,20 +107,39 @@ def test_results_survive_their_json() -> None:
     assert [target.claim for target in again.missed] == ["at most 1"]
 
 
-def test_the_readme_shows_the_committed_results() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_documentation_shows_the_committed_results() -> None:
+    page = (ROOT / "docs" / "figures.md").read_text(encoding="utf-8")
     committed = from_json((ROOT / "benchmarks" / "results.json").read_text(encoding="utf-8"))
-    shown = readme[readme.index(BEGIN) : readme.index(END) + len(END)]
+    shown = page[page.index(BEGIN) : page.index(END) + len(END)]
     assert shown == as_figures(committed)
     assert all(f"--only {result.name}`" in shown for result in committed.results)
+    drawn = pictures(committed.results)
+    assert len(drawn) == 2
+    for name, text in drawn.items():
+        assert (ROOT / "docs" / "assets" / name).read_text(encoding="utf-8") == text
+
+
+def test_the_picture_tells_round_trips_as_they_were_measured() -> None:
+    result = Result(
+        "predial",
+        "title",
+        "note",
+        [Column("ms at 80 ms", 1)],
+        {OURS: [83.0], "aiohttp": [245.0], "TCP connect": [81.0]},
+    )
+    assert "83 ms, 1 round trip<" in draw(result, COLOURS["light"])
+    assert "245 ms, 3 round trips<" in draw(result, COLOURS["dark"])
+    result.rows["aiohttp"] = [None]
+    with pytest.raises(ValueError, match="not measured"):
+        draw(result, COLOURS["light"])
 
 
 def test_figures_are_put_between_their_marks_and_nowhere_else(tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n", encoding="utf-8")
+    page = tmp_path / "figures.md"
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n", encoding="utf-8")
     done = Run("2026-01-01", quick=False, machine={"cores": "2"})
-    put_into(readme, done)
-    assert readme.read_text(encoding="utf-8") == f"before\n{as_figures(done)}\nafter\n"
+    put_into(page, done)
+    assert page.read_text(encoding="utf-8") == f"before\n{as_figures(done)}\nafter\n"
 
 
 DIAL = """

@@ -1,4 +1,4 @@
-"""The README's tables name what is exported, no more and no less."""
+"""The tables of the page on telemetry name what is exported, no more and no less."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from support import Line
 from agent_conn import ConnectionPool, HandshakeRejected, ReplayBuffer, reconnect
 from agent_conn.gateway import Reject
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "telemetry.md"
 
 
 def tabled(header: str) -> set[str]:
-    """The first name in code of each row of the README's table with ``header``."""
-    _, _, table = README.read_text().partition(f"| {header} |")
+    """The first name in code of each row of the page's table with ``header``."""
+    _, _, table = PAGE.read_text().partition(f"| {header} |")
     rows = table.partition("\n\n")[0].splitlines()[2:]
     return {re.findall(r"`([^`]+)`", row)[0] for row in rows}
 
 
-async def test_the_readme_names_every_span_and_metric(line: Line, exported: Exported) -> None:
+async def test_the_page_names_every_span_and_metric(line: Line, exported: Exported) -> None:
     line.gateway.inject(Reject(401))
     async with ConnectionPool(lambda: line.dial(**exported.options())) as pool:
         exported.telemetry.observe_pool(pool)

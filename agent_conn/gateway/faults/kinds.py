@@ -315,6 +315,7 @@ Fault: TypeAlias = (
     | ConcurrencyLimit
     | OpenFault
 )
+"""Any of the ways in which a gateway can be told to misbehave."""
 
 FAULTS: tuple[type[Fault], ...] = (
     StallAtAccept,
