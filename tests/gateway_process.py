@@ -14,6 +14,8 @@ import aiohttp
 
 from agent_conn.gateway import mint_token
 
+LAST_EXPORT = "AGENT_CONN_GATEWAY_PID"
+
 
 @dataclass
 class Ended:
@@ -100,10 +102,14 @@ async def gateway_process(
     process = await launch(*command, variables=variables)
     try:
         assert process.stdout is not None
+        exports = ""
         async with asyncio.timeout(40):
-            # It closes its stdout once there is no more to print there.
-            exports = await process.stdout.read()
-        yield Served(process, exports.decode())
+            # Not to the end of the stream, which uvloop tells only when the process has ended.
+            while line := await process.stdout.readline():
+                exports += line.decode()
+                if LAST_EXPORT in exports:
+                    break
+        yield Served(process, exports)
     finally:
         await kill(process)
 

@@ -68,11 +68,11 @@ class InspectorPages:
     """
 
     def __init__(
-        self, inspector: Inspector, host: str, inject: Inject, *, needs_credentials: bool
+        self, inspector: Inspector, host: str, inject: Inject, *, needs_token: bool
     ) -> None:
         self.journal: Journal = Journal(inspector.max_connections)
         self._exports = dict(inspector.exports)
-        self._needs_credentials = needs_credentials
+        self._needs_token = needs_token
         self._access = Access(host, inspector.token, allow_remote=inspector.allow_remote)
         self._injector = FaultInjector(self.journal, inject)
         self._sockets: SocketTable | None = None
@@ -159,9 +159,7 @@ class InspectorPages:
         return response
 
     async def _tell_access(self, _: web.Request) -> web.StreamResponse:
-        return web.json_response(
-            {"exports": self._exports, "needsCredentials": self._needs_credentials}
-        )
+        return web.json_response({"exports": self._exports, "needsToken": self._needs_token})
 
     async def _list_faults(self, _: web.Request) -> web.StreamResponse:
         return web.json_response(describe_faults())

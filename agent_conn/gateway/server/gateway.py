@@ -128,9 +128,7 @@ class Gateway:
         self._stalls: list[Injection] = []
         self._pages = None
         if inspector is not None:
-            self._pages = InspectorPages(
-                inspector, host, self.inject, needs_credentials=bearer.needed
-            )
+            self._pages = InspectorPages(inspector, host, self.inject, needs_token=bearer.needed)
         self._handler = RequestHandler(
             self._settings,
             self._services,

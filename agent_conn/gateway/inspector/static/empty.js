@@ -7,7 +7,7 @@ const ANY = { LIVEKIT_INFERENCE_API_KEY: "any", LIVEKIT_INFERENCE_API_SECRET: "a
 /** Tells how a client finds this gateway; `access` is what opens it, null if that is not known. */
 export function noConnections(access) {
   const given = Object.entries(access?.exports ?? {});
-  const open = access !== null && !access.needsCredentials;
+  const open = access !== null && !access.needsToken;
   const variables = given.length ? given : open ? Object.entries(ANY) : [];
   const commands = [
     `export LIVEKIT_INFERENCE_URL=${location.origin}/v1`,
