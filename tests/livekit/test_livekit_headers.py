@@ -135,3 +135,13 @@ def test_a_double_without_headers_of_its_own_is_no_failure(
     del ctx.inference_headers
     monkeypatch.setattr("livekit.agents.job.get_job_context", lambda: ctx)
     assert get_inference_headers()["X-LiveKit-Agent-ID"] == "PA_1"
+
+
+def test_the_session_id_is_made_as_livekit_makes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    ctx = Context(connected=False)
+    monkeypatch.setattr("livekit.agents.job.get_job_context", lambda: ctx)
+    # As LiveKit's own tests of these headers do.
+    monkeypatch.setattr("livekit.agents.inference._utils.shortuuid", lambda prefix: f"{prefix}7")
+    assert get_inference_headers()[SESSION] == "inference_7"
+    monkeypatch.delattr("livekit.agents.inference.stt.get_inference_headers")
+    assert get_inference_headers()[SESSION].startswith("inference_")

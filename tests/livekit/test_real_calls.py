@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,14 @@ from livekit_real import (
 )
 
 from agent_conn.gateway import Gateway
+
+
+@pytest.fixture(scope="module", autouse=True)
+def collected() -> Iterator[None]:
+    """Collects here what LiveKit left open, whose warnings would fail a later test."""
+    yield
+    gc.collect()
+
 
 pytestmark = [
     needs_server,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import cast
 
 from livekit.agents import JobContext, utils
 from livekit.agents import __version__ as livekit_version
@@ -36,7 +38,7 @@ def get_inference_headers(*, inference_class: str | None = None) -> dict[str, st
     headers = request_headers(job, inference_class, None, {})
     if job is not None:
         headers.update(job_identity(job)().headers())
-        headers[SESSION_ID] = utils.shortuuid("inference_")
+        headers[SESSION_ID] = _session_id()
     return headers
 
 
@@ -59,6 +61,25 @@ def request_headers(
     if job is not None and (worker_token := os.environ.get("LIVEKIT_WORKER_TOKEN")):
         headers[WORKER_TOKEN] = worker_token
     return _merged(_merged(headers, own), _job_headers(job))
+
+
+def livekit_headers() -> Callable[[], Mapping[str, str]] | None:
+    """LiveKit's own function, by the name that its STT calls it by, or None where it moved."""
+    stt = importlib.import_module("livekit.agents.inference.stt")
+    found = getattr(stt, "get_inference_headers", None)
+    return cast("Callable[[], Mapping[str, str]]", found) if callable(found) else None
+
+
+def _session_id() -> str:
+    """A fresh one, as LiveKit makes them."""
+    make = livekit_headers()
+    try:
+        made = None if make is None else make().get(SESSION_ID)
+    except Exception as error:
+        # A double of a job may lack what LiveKit asks it for.
+        logger.debug("livekit_headers_failed", extra={"error": type(error).__name__})
+        made = None
+    return made or utils.shortuuid("inference_")
 
 
 def _job_headers(job: JobContext | None) -> dict[str, str]:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
-from collections.abc import Callable, Mapping
-from typing import cast
 
 import aiohttp
 from livekit.agents import JobContext
@@ -15,6 +12,7 @@ from livekit.agents import utils as livekit_utils
 
 from agent_conn.errors import ConfigurationError
 from agent_conn.integrations.livekit.errors import UnsupportedLiveKit
+from agent_conn.integrations.livekit.headers import livekit_headers
 from agent_conn.integrations.livekit.job import job_identity
 
 
@@ -74,12 +72,11 @@ def hang(trace: aiohttp.TraceConfig, session: aiohttp.ClientSession) -> None:
 
 def _check_header_names(job: JobContext) -> None:
     """Ask LiveKit for the headers of a request of this job: are the ids where we look?"""
-    stt = importlib.import_module("livekit.agents.inference.stt")
-    make = getattr(stt, "get_inference_headers", None)
-    if not callable(make):
+    make = livekit_headers()
+    if make is None:
         # Only a look: where LiveKit has moved it, the dials themselves tell.
         return
-    headers = cast("Callable[[], Mapping[str, str]]", make)()
+    headers = make()
     for name, value in job_identity(job)().headers().items():
         if headers.get(name) != value:
             raise _unsupported(f"its requests do not name the job by the header {name}")
