@@ -9,9 +9,11 @@ without it, so that the machine's own changes go into both alike.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import statistics
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -57,12 +59,15 @@ async def measure(calls: int) -> dict[bool, list[float]]:
         async with LiveKitServer() as server, Gateway(**GATEWAY_CREDENTIALS) as gateway:
             set_environment(patch, server.url, server, gateway)
             async with worker(entrypoint, idle=2):
-                for number in range(2 * calls):
+                for number in itertools.count():
+                    if all(len(each) >= calls for each in seconds.values()):
+                        break
                     attributed = number % 2 == 0
                     name = f"{ATTRIBUTED if attributed else 'alone'}-{number}"
-                    async with Caller(server, name) as caller, asyncio.timeout(30):
-                        seconds[attributed].append(await told.get())
-                        await caller.agent()
+                    # A server has calls for which it finds no worker, and does not ask again.
+                    with suppress(TimeoutError):
+                        async with Caller(server, name), asyncio.timeout(10):
+                            seconds[attributed].append(await told.get())
     return seconds
 
 
