@@ -47,9 +47,9 @@ class RequestHandler:
         changes: Changes,
         journal: Journal | None,
     ) -> None:
-        self.handshakes = RecentHandshakes(settings.keep_handshakes)
+        self.handshakes: RecentHandshakes = RecentHandshakes(settings.keep_handshakes)
         self.connections: list[Connection] = []
-        self.sockets = SocketTable(changes, settings.request_timeout, journal)
+        self.sockets: SocketTable = SocketTable(changes, settings.request_timeout, journal)
         self._settings = settings
         self._services = services
         self._admission = admission

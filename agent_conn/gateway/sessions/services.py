@@ -30,7 +30,7 @@ NOT_IMPLEMENTED = (
     "/v1/avatar/sessions/terminate",
 )
 """Services of LiveKit's gateway that this one does not have."""
-MODELS = {
+MODELS: dict[str, object] = {
     "object": "list",
     "data": [{"id": "scripted", "object": "model", "created": 0, "owned_by": "agent-conn"}],
 }
