@@ -4,17 +4,11 @@ import logging
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from agent_conn._attribution import AttributionMiddleware
 from agent_conn._connection import InferenceConnection
 from agent_conn._dial.open_hook import OpenHook
 from agent_conn._identity import AgentIdentity, AttributionLevel, HeaderNames, IdentitySource
 from agent_conn._lifecycle import TRANSITIONS, ConnectionState, Ending, Transition
 from agent_conn._options import TokenSource
-from agent_conn._reconnect.loop import DialFactory, Reconnector, reconnect
-from agent_conn._reconnect.pump import Pump
-from agent_conn._reconnect.retry import Classify, RandomSource, RetryPolicy, classify_failure
-from agent_conn._reconnect.statistics import ReconnectState, ReconnectStatistics
-from agent_conn._reconnect.upgrade import Drain, UpgradePolicy
 from agent_conn._record import ConnectionObserver, ConnectionRecord, StateChanged, TraceHeaders
 from agent_conn._room import RoomConnected, WaitOutcome
 from agent_conn.errors import (
@@ -37,12 +31,18 @@ from agent_conn.errors import (
 )
 
 if TYPE_CHECKING:
+    from agent_conn._attribution import AttributionMiddleware
     from agent_conn._pool.acquire import Lease, Probe
     from agent_conn._pool.keepalive import Keepalive
     from agent_conn._pool.maintenance import Reset
     from agent_conn._pool.pool import ConnectionPool, PoolStatistics
     from agent_conn._pool.slot import CloseReason
+    from agent_conn._reconnect.loop import DialFactory, Reconnector, reconnect
+    from agent_conn._reconnect.pump import Pump
     from agent_conn._reconnect.replay import GiveUpReason, ReplayBuffer, ReplayStatistics
+    from agent_conn._reconnect.retry import Classify, RandomSource, RetryPolicy, classify_failure
+    from agent_conn._reconnect.statistics import ReconnectState, ReconnectStatistics
+    from agent_conn._reconnect.upgrade import Drain, UpgradePolicy
 
 __version__ = "0.1.0"
 
@@ -110,16 +110,29 @@ __all__ = [
 
 # Imported on first use: together they take as long to import as all the rest.
 _ON_DEMAND = {
+    "AttributionMiddleware": "_attribution",
+    "Classify": "_reconnect.retry",
+    "classify_failure": "_reconnect.retry",
     "CloseReason": "_pool.slot",
     "ConnectionPool": "_pool.pool",
+    "DialFactory": "_reconnect.loop",
+    "Drain": "_reconnect.upgrade",
     "GiveUpReason": "_reconnect.replay",
     "Keepalive": "_pool.keepalive",
     "Lease": "_pool.acquire",
     "PoolStatistics": "_pool.pool",
     "Probe": "_pool.acquire",
+    "Pump": "_reconnect.pump",
+    "RandomSource": "_reconnect.retry",
+    "reconnect": "_reconnect.loop",
+    "Reconnector": "_reconnect.loop",
+    "ReconnectState": "_reconnect.statistics",
+    "ReconnectStatistics": "_reconnect.statistics",
     "ReplayBuffer": "_reconnect.replay",
     "ReplayStatistics": "_reconnect.replay",
     "Reset": "_pool.maintenance",
+    "RetryPolicy": "_reconnect.retry",
+    "UpgradePolicy": "_reconnect.upgrade",
 }
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from support import Line, Room
+from support import Line, Room, open_line
 
 from agent_conn import (
     AgentIdentity,
@@ -238,13 +238,13 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 @asynccontextmanager
 async def proxy() -> AsyncIterator[tuple[str, list[str]]]:
-    """A proxy that refuses everything; its URL, and the request lines that it was sent."""
+    """A proxy that refuses everything; its URL, and the requests that it was sent."""
     asked: list[str] = []
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with closing(writer):
             head = await reader.readuntil(b"\r\n\r\n")
-            asked.append(head.decode().splitlines()[0])
+            asked.append(head.decode())
             writer.write(b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n")
 
     async with await asyncio.start_server(refuse, "127.0.0.1", 0) as listening:
@@ -266,7 +266,8 @@ async def test_https_proxy_serves_wss_and_its_change_is_followed(
         clean_environment.setenv("no_proxy", "127.0.0.1")
         with pytest.raises(DialFailed, match="Connection refused"):
             await InferenceConnection(session, "wss://127.0.0.1:9/v1")
-    assert asked_first == asked_second == ["CONNECT gateway.test:443 HTTP/1.1"]
+    lines = [asked.splitlines()[0] for asked in (*asked_first, *asked_second)]
+    assert lines == ["CONNECT gateway.test:443 HTTP/1.1"] * 2
 
 
 async def test_a_proxy_of_the_websockets_own_scheme_comes_first(
@@ -310,3 +311,28 @@ async def test_a_header_of_the_sessions_own_is_no_way_around(gateway: Gateway) -
     async with aiohttp.ClientSession(headers={"Authorization": "Bearer t0ken"}) as session:
         with pytest.raises(ConfigurationError, match="url must be encrypted"):
             await InferenceConnection(session, "ws://198.51.100.1/")
+
+
+async def test_the_certificate_is_checked_against_server_hostname(
+    loop_reports: list[object],
+) -> None:
+    async with open_line(tls=True) as line:
+        async with line.dial(server_hostname="localhost"):
+            pass
+        with pytest.raises(DialFailed, match="certificate was refused: Hostname mismatch"):
+            await line.dial(server_hostname="another.example")
+
+
+async def test_proxy_headers_reach_the_proxy_alone(session: aiohttp.ClientSession) -> None:
+    async with proxy() as (url, asked):
+        with pytest.raises(DialFailed, match="403"):
+            await InferenceConnection(
+                session,
+                "wss://gateway.test/v1",
+                proxy=url,
+                proxy_headers={"X-Team": "voice"},
+                headers={"X-Mine": "1"},
+            )
+    (head,) = asked
+    assert "X-Team: voice" in head
+    assert "X-Mine" not in head
