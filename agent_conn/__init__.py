@@ -8,7 +8,7 @@ from agent_conn._connection import InferenceConnection
 from agent_conn._dial.open_hook import OpenHook
 from agent_conn._identity import AgentIdentity, AttributionLevel, HeaderNames, IdentitySource
 from agent_conn._lifecycle import TRANSITIONS, ConnectionState, Ending, Transition
-from agent_conn._options import TokenSource
+from agent_conn._options import HeadersSource, TlsSetting, TokenSource, UrlSource
 from agent_conn._record import ConnectionObserver, ConnectionRecord, StateChanged, TraceHeaders
 from agent_conn._room import RoomConnected, WaitOutcome
 from agent_conn.errors import (
@@ -73,6 +73,7 @@ __all__ = [
     "HandshakeInvalid",
     "HandshakeRejected",
     "HeaderNames",
+    "HeadersSource",
     "IdentitySource",
     "InferenceConnection",
     "Keepalive",
@@ -97,11 +98,13 @@ __all__ = [
     "RoomConnected",
     "StateChanged",
     "StateError",
+    "TlsSetting",
     "TokenSource",
     "TokenUnavailable",
     "TraceHeaders",
     "Transition",
     "UpgradePolicy",
+    "UrlSource",
     "WaitOutcome",
     "__version__",
     "classify_failure",

@@ -41,6 +41,7 @@ _LOOPBACK_6 = socket.inet_pton(socket.AF_INET6, "::1")
 Handler = Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]]
 """What an aiohttp client middleware passes a request on to."""
 TlsSetting = ssl_module.SSLContext | aiohttp.Fingerprint | bool
+"""What aiohttp takes as ``ssl=``; True is the connector's own setting."""
 TokenSource = str | Callable[[], str | Awaitable[str]]
 """A bearer token, or what gives a fresh one, sync or async."""
 UrlSource = str | URL | Callable[[], str | URL | Awaitable[str | URL]]
