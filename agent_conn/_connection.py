@@ -134,7 +134,8 @@ class InferenceConnection:
         try:
             check_type("session", session, aiohttp.ClientSession)
             check_caller(identity, room_connected, header_names)
-            check_hooks(on_open=on_open, observer=observer, trace_headers=trace_headers)
+            if not (on_open is None and observer is None and trace_headers is None):
+                check_hooks(on_open=on_open, observer=observer, trace_headers=trace_headers)
             check_type("require", require, AttributionLevel)
             self._connect_wait = check_wait(connect_wait)
             self._options = DialOptions(

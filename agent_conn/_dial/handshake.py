@@ -88,10 +88,10 @@ class Dial:
         self._options = options
         self._record = record
         self._url = url
-        self._secrets = Secrets()
         # Held here and not in locals: its repr, which a traceback may show, has the URL.
         self._response: aiohttp.ClientResponse | None = None
         self._link: Link | None = None
+        self._secrets: Secrets | None = None
         self._time = asyncio.get_running_loop().time
 
     async def open(
@@ -157,6 +157,7 @@ class Dial:
         )
         assert self._response is not None
         assert self._link is not None
+        assert self._secrets is not None
         return OpenWebSocket(
             ws,
             self._response,
@@ -197,7 +198,7 @@ class Dial:
         record.answered_at = self._time()
         record.read_response_headers = partial(shown_headers, response.headers, secrets)
         if response.status >= HTTPStatus.BAD_REQUEST:
-            raise await self._rejection(response)
+            raise await self._rejection(response, secrets)
         refusal = self._refusal(response)
         if refusal is not None:
             raise refusal
@@ -245,15 +246,18 @@ class Dial:
 
     def _note_link(self, response: aiohttp.ClientResponse) -> None:
         """Note what the answer came on: a connector with another idle one may have taken that."""
-        transport = response.connection.transport if response.connection is not None else None
+        connection = response.connection
+        transport = None if connection is None else connection.transport
         if transport is None or (self._link is not None and self._link.transport is transport):
             return
         self._link = Link(transport)
         if self._options.network_timeout is not None:
             watch_network(transport, self._options.network_timeout)
 
-    async def _rejection(self, response: aiohttp.ClientResponse) -> HandshakeRejected:
-        status, headers, secrets = response.status, response.headers, self._secrets
+    async def _rejection(
+        self, response: aiohttp.ClientResponse, secrets: Secrets
+    ) -> HandshakeRejected:
+        status, headers = response.status, response.headers
         self.refusal = rejected(status, headers, b"", secrets)
         body = bytearray()
         with suppress(TimeoutError, aiohttp.ClientError):
@@ -285,7 +289,7 @@ class Dial:
             return final
         if isinstance(error, aiohttp.WSServerHandshakeError) and self._response is None:
             # Only from a session whose requests are mocked: the guard was never asked.
-            return rejected(error.status, error.headers or {}, b"", self._secrets)
+            return rejected(error.status, error.headers or {}, b"", Secrets())
         if self._response is not None:
             return HandshakeInvalid("the peer's answer is not a websocket handshake")
         return dial_failed(error, self._url.origin())

@@ -62,7 +62,8 @@ class Arrivals:
             self.heard = True
         elif message.type is aiohttp.WSMsgType.CLOSE:
             # With the 0 that stands for no code, aiohttp would wait for a second Close.
-            message = message._replace(data=message.data or _NO_CODE)
+            if not message.data:
+                message = message._replace(data=_NO_CODE)
             self.close = PeerClose(int(message.data), message.extra or "")
         elif message.type is aiohttp.WSMsgType.CLOSING:
             return message
