@@ -134,7 +134,8 @@ class InferenceConnection:
         try:
             check_type("session", session, aiohttp.ClientSession)
             check_caller(identity, room_connected, header_names)
-            check_hooks(on_open=on_open, observer=observer, trace_headers=trace_headers)
+            if not (on_open is None and observer is None and trace_headers is None):
+                check_hooks(on_open=on_open, observer=observer, trace_headers=trace_headers)
             check_type("require", require, AttributionLevel)
             self._connect_wait = check_wait(connect_wait)
             self._options = DialOptions(
@@ -172,7 +173,7 @@ class InferenceConnection:
         self._headers = RequestHeaders(
             self._options, identity, require, trace_headers, self._record
         )
-        self._origin = URL()
+        self._dialed: URL | None = None
         self._settled: asyncio.Event | None = None
         self._opener: asyncio.Task[object] | None = None
         self._budget: asyncio.Timeout | None = None
@@ -234,7 +235,9 @@ class InferenceConnection:
         Of one that a callable gives, only the origin is told, and nothing before it is read.
         """
         url = self._options.url
-        return self._origin if callable(url) else url.with_query(None).with_fragment(None)
+        if not callable(url):
+            return url.with_query(None).with_fragment(None)
+        return URL() if self._dialed is None else self._dialed.origin()
 
     @property
     def attribution(self) -> AttributionLevel:
@@ -323,20 +326,19 @@ class InferenceConnection:
                 await self._settled.wait()
 
     async def _establish(self) -> aiohttp.ClientWebSocketResponse:
-        record = self._record
-        record.started_at = _now()
+        record, now = self._record, asyncio.get_running_loop().time
+        record.started_at = now()
         url = self._options.url
         if callable(url):
             url = await read_url(url)
-        self._origin = url.origin()
+        self._dialed = url
         waits = record.wait_outcome is None
         if not waits:
             await self._prepare()
         elif self._budget is not None and not self._close_requested:
             self._budget.reschedule(None)
-        self._dial = Dial(self._session, self._options, record)
+        self._dial = Dial(self._session, self._options, record, url)
         self._opened = await self._dial.open(
-            url,
             headers={} if waits else self._headers.read(),
             read_headers=self._headers.read_with_trace,
             prepare=self._wait_and_prepare if waits else None,
@@ -348,7 +350,7 @@ class InferenceConnection:
         if self._close_requested:
             # By on_open itself, which the budget's end could not interrupt.
             raise self._expiry()
-        record.opened_at = _now()
+        record.opened_at = now()
         self._advance(Transition.OPEN)
         self._opener = self._budget = self._dial = None
         if logger.isEnabledFor(logging.INFO):
@@ -366,9 +368,10 @@ class InferenceConnection:
         await self._prepare()
 
     async def _prepare(self) -> None:
-        self._record.waited_at = _now()
+        now = asyncio.get_running_loop().time
+        self._record.waited_at = now()
         await self._headers.prepare()
-        self._record.minted_at = _now()
+        self._record.minted_at = now()
 
     def _expiry(self) -> AgentConnError:
         if self._close_requested:

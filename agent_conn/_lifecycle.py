@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from types import MappingProxyType
 
 from agent_conn.errors import StateError
 
@@ -43,21 +42,19 @@ class Ending(StrEnum):
     ABORTED = "aborted"
 
 
-TRANSITIONS: Mapping[tuple[ConnectionState, Transition], ConnectionState] = MappingProxyType(
-    {
-        (ConnectionState.IDLE, Transition.WAIT): ConnectionState.WAITING,
-        (ConnectionState.IDLE, Transition.DIAL): ConnectionState.DIALING,
-        (ConnectionState.IDLE, Transition.CLOSE): ConnectionState.CLOSING,
-        (ConnectionState.WAITING, Transition.DIAL): ConnectionState.DIALING,
-        (ConnectionState.WAITING, Transition.CLOSE): ConnectionState.CLOSING,
-        (ConnectionState.DIALING, Transition.UPGRADE): ConnectionState.OPENING,
-        (ConnectionState.DIALING, Transition.CLOSE): ConnectionState.CLOSING,
-        (ConnectionState.OPENING, Transition.OPEN): ConnectionState.OPEN,
-        (ConnectionState.OPENING, Transition.CLOSE): ConnectionState.CLOSING,
-        (ConnectionState.OPEN, Transition.CLOSE): ConnectionState.CLOSING,
-        (ConnectionState.CLOSING, Transition.CLOSED): ConnectionState.CLOSED,
-    }
-)
+TRANSITIONS: Mapping[tuple[ConnectionState, Transition], ConnectionState] = {
+    (ConnectionState.IDLE, Transition.WAIT): ConnectionState.WAITING,
+    (ConnectionState.IDLE, Transition.DIAL): ConnectionState.DIALING,
+    (ConnectionState.IDLE, Transition.CLOSE): ConnectionState.CLOSING,
+    (ConnectionState.WAITING, Transition.DIAL): ConnectionState.DIALING,
+    (ConnectionState.WAITING, Transition.CLOSE): ConnectionState.CLOSING,
+    (ConnectionState.DIALING, Transition.UPGRADE): ConnectionState.OPENING,
+    (ConnectionState.DIALING, Transition.CLOSE): ConnectionState.CLOSING,
+    (ConnectionState.OPENING, Transition.OPEN): ConnectionState.OPEN,
+    (ConnectionState.OPENING, Transition.CLOSE): ConnectionState.CLOSING,
+    (ConnectionState.OPEN, Transition.CLOSE): ConnectionState.CLOSING,
+    (ConnectionState.CLOSING, Transition.CLOSED): ConnectionState.CLOSED,
+}
 """The state that each legal transition leads to. What is not here is illegal."""
 
 

@@ -7,7 +7,7 @@ import socket
 import ssl as ssl_module
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import aiohttp
 from yarl import URL
@@ -36,6 +36,7 @@ _HANDSHAKE_NAMES = frozenset(
 )
 _HANDSHAKE_PREFIX = "sec-websocket-"
 _WINDOW_BITS = 15
+_NUMBER = (int, float)
 _LOOPBACK_6 = socket.inet_pton(socket.AF_INET6, "::1")
 
 Handler = Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]]
@@ -78,7 +79,9 @@ class DialOptions:
         allow_insecure: bool,
     ) -> None:
         self.allow_insecure = allow_insecure
-        self.token = None if token is None else _check_token(token)
+        if token is not None:
+            _check_token(token)
+        self.token = token
         self.header_names = header_names
         reserved = header_names.all()
         self.reserved_names = reserved if token is None else (*reserved, "Authorization")
@@ -87,7 +90,8 @@ class DialOptions:
             taken = self.reserved_names
             self.headers = headers if callable(headers) else check_headers(headers, taken)
         self.url = url if callable(url) else check_url(url)
-        self.carries_token = token is not None or "authorization" in map(str.lower, self._given())
+        given = () if callable(self.headers) else self.headers
+        self.carries_token = token is not None or "authorization" in map(str.lower, given)
         """Whether an ``Authorization`` header goes out that the caller gave, as far as is known."""
         if self.carries_token and isinstance(self.url, URL):
             self.check_clear(self.url)
@@ -108,10 +112,6 @@ class DialOptions:
         self.proxy_headers = (
             None if proxy_headers is None else check_headers(proxy_headers, (), "proxy_headers")
         )
-
-    def _given(self) -> Iterable[str]:
-        """The names of the caller's headers, where they are known."""
-        return () if callable(self.headers) else self.headers
 
     def check_clear(self, url: URL, proxy: URL | None = None) -> None:
         """Refuse to send a token to ``url`` unencrypted, other than within this machine.
@@ -206,7 +206,7 @@ def check_seconds(name: str, value: object, *, zero: bool = False) -> float:
     Raises:
         ConfigurationError: it is not; the message has ``name``.
     """
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, _NUMBER) and not isinstance(value, bool):
         fits = 0 < value <= sys.float_info.max or (zero and value == 0)
         if fits:
             return float(value)
@@ -328,9 +328,9 @@ def _parse(name: str, url: object) -> URL:
     return parsed
 
 
-def _check_token(token: object) -> TokenSource:
+def _check_token(token: object) -> None:
     if callable(token) or is_token(token):
-        return cast("TokenSource", token)
+        return
     wanted = "token must be a callable or a str valid in a header"
     if isinstance(token, str) and token.lower().startswith("bearer "):
         raise ConfigurationError(f'{wanted}, got one that starts with "Bearer": leave that out')

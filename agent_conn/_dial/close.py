@@ -45,10 +45,12 @@ class OpenWebSocket:
     ) -> None:
         self.ws = ws
         self._response = response
-        protocol = response.connection.protocol if response.connection is not None else None
-        if protocol is not None and protocol.closed is not None:
+        connection = response.connection
+        protocol = None if connection is None else connection.protocol
+        closed = None if protocol is None else protocol.closed
+        if closed is not None:
             # The websocket is told only that the connection ended.
-            protocol.closed.add_done_callback(link.note_end)
+            closed.add_done_callback(link.note_end)
         self._link = link
         self._secrets = secrets
         # An aiohttp that makes websockets of its own class is heard by what it says alone.
@@ -78,7 +80,8 @@ class OpenWebSocket:
     @property
     def close_reason(self) -> str:
         """The text of the peer's Close; empty where it repeats a secret."""
-        return self._secrets.shown(self._arrivals.close.reason) if self._arrivals.close else ""
+        peer = self._arrivals.close
+        return self._secrets.shown(peer.reason) if peer is not None and peer.reason else ""
 
     async def close(self) -> Ending:
         """Close with code 1000; after ``close_timeout`` seconds abort. Returns how it ended.

@@ -70,27 +70,32 @@ class Dial:
         session: the caller's, which makes the request.
         options: what to dial, checked.
         record: kept up to date.
+        url: where to.
     """
 
     def __init__(
-        self, session: aiohttp.ClientSession, options: DialOptions, record: RecordBuilder
+        self,
+        session: aiohttp.ClientSession,
+        options: DialOptions,
+        record: RecordBuilder,
+        url: URL,
     ) -> None:
         self.refusal: HandshakeRejected | None = None
         """The gateway's refusal, from when its status is known, its text perhaps to come."""
         self.pre_dial: PreDial | None = None
         """The connection of the request, once there is one to be had."""
-        self.secrets: Secrets = Secrets()
         self._session = session
         self._options = options
         self._record = record
-        self._origin = URL()
+        self._url = url
         # Held here and not in locals: its repr, which a traceback may show, has the URL.
         self._response: aiohttp.ClientResponse | None = None
         self._link: Link | None = None
+        self._secrets: Secrets | None = None
+        self._time = asyncio.get_running_loop().time
 
     async def open(
         self,
-        url: URL,
         *,
         headers: Mapping[str, str],
         read_headers: ReadHeaders,
@@ -99,7 +104,6 @@ class Dial:
         """Open the websocket.
 
         Args:
-            url: where to.
             headers: what is known to be sent, for mocks that see no more than this.
             read_headers: gives what is to be sent; asked right before it is.
             prepare: awaited while the connection is dialled, or None where all is prepared.
@@ -107,10 +111,9 @@ class Dial:
         Raises:
             AgentConnError: it did not open; nothing of the attempt is left.
         """
-        self._origin = url.origin()
         opened: OpenWebSocket | None = None
         try:
-            opened = await self._connect(url, headers, read_headers, prepare)
+            opened = await self._connect(headers, read_headers, prepare)
             return opened
         except AgentConnError as error:
             failure: AgentConnError = error
@@ -126,7 +129,6 @@ class Dial:
 
     async def _connect(
         self,
-        url: URL,
         headers: Mapping[str, str],
         read_headers: ReadHeaders,
         prepare: Prepare | None,
@@ -142,7 +144,7 @@ class Dial:
             # aiohttp takes no Authorization header beside its own auth= or a .netrc.
             headers = {name: headers[name] for name in headers if name != "Authorization"}
         ws = await view_of(self._session, guard).ws_connect(
-            _asked_url(url, self._session),
+            _asked_url(self._url, self._session),
             headers=headers,
             protocols=options.protocols,
             timeout=_NO_WEBSOCKET_TIMEOUT,
@@ -155,11 +157,12 @@ class Dial:
         )
         assert self._response is not None
         assert self._link is not None
+        assert self._secrets is not None
         return OpenWebSocket(
             ws,
             self._response,
             self._link,
-            self.secrets,
+            self._secrets,
             heartbeat=options.heartbeat,
             close_timeout=options.close_timeout,
         )
@@ -174,28 +177,28 @@ class Dial:
         self._check_route(request)
         await self._make_ready(request, prepare)
         headers = read_headers()
-        for name in self._options.reserved_names:
+        sent, options, record = request.headers, self._options, self._record
+        for name in options.reserved_names:
             # Those of the session never stand in for an id.
             if name not in headers:
-                request.headers.popall(name, None)
-        request.headers.update(headers)
-        if callable(self._options.headers):
+                sent.popall(name, None)
+        sent.update(headers)
+        if callable(options.headers):
             self._check_route(request)
-        secrets = self.secrets = Secrets(
-            partial(_sent_secrets, self._options, self._session.headers, request)
+        # What it asks for is held as long as the websocket, so not the request itself.
+        proxy = () if request.proxy is None else tuple(_proxy_secrets(request))
+        secrets = self._secrets = Secrets(
+            partial(_sent_secrets, options, self._session.headers, sent, request.url, proxy)
         )
         if self.pre_dial is not None:
-            self._record.connected_at = _now()
+            record.connected_at = self._time()
             self._link = self.pre_dial.link
             self.pre_dial.hand_over()
-        response = self._response = await self._attempt(
-            handler(request), lambda error: handshake_failed(error, self._origin)
-        )
-        self._record.answered_at = _now()
-        answered = response.headers
-        self._record.read_response_headers = lambda: shown_headers(answered, secrets)
+        response = self._response = await self._attempt(handler(request), handshake_failed)
+        record.answered_at = self._time()
+        record.read_response_headers = partial(shown_headers, response.headers, secrets)
         if response.status >= HTTPStatus.BAD_REQUEST:
-            raise await self._rejection(response)
+            raise await self._rejection(response, secrets)
         refusal = self._refusal(response)
         if refusal is not None:
             raise refusal
@@ -217,10 +220,10 @@ class Dial:
             await prepare()
             await pre_dial.finish()
             self._record.pre_dialed = pre_dial.is_ready()
-        await self._attempt(pre_dial.connect(), lambda error: dial_failed(error, self._origin))
+        await self._attempt(pre_dial.connect(), dial_failed)
 
     async def _attempt(
-        self, step: Awaitable[T], translate: Callable[[Exception], ConnectError]
+        self, step: Awaitable[T], translate: Callable[[Exception, URL], ConnectError]
     ) -> T:
         """The result of ``step``. What it raises leaves as an error of ours.
 
@@ -231,7 +234,7 @@ class Dial:
         except AgentConnError:
             raise
         except Exception as error:
-            failure = self._final() or translate(error)
+            failure = self._final() or translate(error, self._url.origin())
         raise failure
 
     def _check_route(self, request: aiohttp.ClientRequest) -> None:
@@ -243,15 +246,18 @@ class Dial:
 
     def _note_link(self, response: aiohttp.ClientResponse) -> None:
         """Note what the answer came on: a connector with another idle one may have taken that."""
-        transport = response.connection.transport if response.connection is not None else None
+        connection = response.connection
+        transport = None if connection is None else connection.transport
         if transport is None or (self._link is not None and self._link.transport is transport):
             return
         self._link = Link(transport)
         if self._options.network_timeout is not None:
             watch_network(transport, self._options.network_timeout)
 
-    async def _rejection(self, response: aiohttp.ClientResponse) -> HandshakeRejected:
-        status, headers, secrets = response.status, response.headers, self.secrets
+    async def _rejection(
+        self, response: aiohttp.ClientResponse, secrets: Secrets
+    ) -> HandshakeRejected:
+        status, headers = response.status, response.headers
         self.refusal = rejected(status, headers, b"", secrets)
         body = bytearray()
         with suppress(TimeoutError, aiohttp.ClientError):
@@ -283,10 +289,10 @@ class Dial:
             return final
         if isinstance(error, aiohttp.WSServerHandshakeError) and self._response is None:
             # Only from a session whose requests are mocked: the guard was never asked.
-            return rejected(error.status, error.headers or {}, b"", self.secrets)
+            return rejected(error.status, error.headers or {}, b"", Secrets())
         if self._response is not None:
             return HandshakeInvalid("the peer's answer is not a websocket handshake")
-        return dial_failed(error, self._origin)
+        return dial_failed(error, self._url.origin())
 
     def _asked_for(self, extensions: Iterable[str]) -> bool:
         each = [one.partition(";")[0].strip() for one in ",".join(extensions).split(",")]
@@ -358,16 +364,20 @@ def view_of(session: aiohttp.ClientSession, guard: Guard) -> SessionView:
 
 
 def _sent_secrets(
-    options: DialOptions, defaults: Iterable[str], request: aiohttp.ClientRequest
+    options: DialOptions,
+    defaults: Iterable[str],
+    headers: Mapping[str, str],
+    url: URL,
+    proxy: Iterable[str],
 ) -> Iterator[str]:
     """What is sent that nobody else may repeat to a log.
 
-    ``defaults`` are the names of the session's own headers.
+    ``defaults`` are the names of the session's own headers, ``proxy`` what is sent to the proxy.
     """
     given = () if callable(options.headers) else options.headers
     asked = {name.lower() for name in (*defaults, *given)}
     ids = {name.lower() for name in options.header_names.all()}
-    for name, value in request.headers.items():
+    for name, value in headers.items():
         lower = name.lower()
         if lower in ids or (lower in _PUBLIC_HEADERS and lower not in asked):
             continue
@@ -378,14 +388,19 @@ def _sent_secrets(
         else:
             # Without the scheme, which every answer to a refused token may name.
             yield value.partition(" ")[2] if lower == "authorization" else value
-    yield request.url.raw_query_string
+    yield url.raw_query_string
     if callable(options.url):
-        yield request.url.raw_path
-    if request.proxy is not None:
-        auth = request.proxy_auth
-        yield from filter(None, (request.proxy.user, request.proxy.password))
-        yield from (auth.login, auth.password) if auth is not None else ()
-        yield from (request.proxy_headers or {}).values()
+        yield url.raw_path
+    yield from proxy
+
+
+def _proxy_secrets(request: aiohttp.ClientRequest) -> Iterator[str]:
+    proxy, auth = request.proxy, request.proxy_auth
+    if proxy is not None:
+        yield from filter(None, (proxy.user, proxy.password))
+    if auth is not None:
+        yield from (auth.login, auth.password)
+    yield from (request.proxy_headers or {}).values()
 
 
 def _asked_url(url: URL, session: aiohttp.ClientSession) -> URL:
@@ -397,7 +412,3 @@ def _asked_url(url: URL, session: aiohttp.ClientSession) -> URL:
     if not session.trust_env or url.scheme not in _HTTP_SCHEMES or url.scheme in getproxies():
         return url
     return url.with_scheme(_HTTP_SCHEMES[url.scheme])
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

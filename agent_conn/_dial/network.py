@@ -24,10 +24,10 @@ def watch_network(transport: asyncio.BaseTransport, seconds: float) -> None:
     network lasts until the system's own retransmissions end.
     """
     sock = transport.get_extra_info("socket")
-    if sock is None or sock.family not in {socket.AF_INET, socket.AF_INET6}:
+    if sock is None:
         return
     idle = max(1, round(seconds / 2))
-    # OSError: the peer has hung up already, which whoever reads next is told.
+    # OSError: it is no TCP, or the peer has hung up already, which whoever reads next is told.
     with suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         sock.setsockopt(socket.IPPROTO_TCP, _KEEP_IDLE, idle)

@@ -159,6 +159,9 @@ class ConnectEvents:
         """A dial begins."""
         self._record.dials += 1
 
+    async def send_connection_create_end(self) -> None:
+        """It ended well."""
+
     def __getattr__(self, name: str) -> Callable[..., Awaitable[None]]:
         """The other events, which nobody here asks for."""
         if not name.startswith("send_"):

@@ -47,7 +47,7 @@ class Arrivals:
         """The next frame."""
         self.waiting_since = self._time()
         try:
-            message = await self._next()
+            message = await (self._queue.read() if self.deadline is None else self._read_in_time())
         except aiohttp.WebSocketError as error:
             self.broken = error
             raise
@@ -62,16 +62,16 @@ class Arrivals:
             self.heard = True
         elif message.type is aiohttp.WSMsgType.CLOSE:
             # With the 0 that stands for no code, aiohttp would wait for a second Close.
-            message = message._replace(data=message.data or _NO_CODE)
+            if not message.data:
+                message = message._replace(data=_NO_CODE)
             self.close = PeerClose(int(message.data), message.extra or "")
         elif message.type is aiohttp.WSMsgType.CLOSING:
             return message
         self.last = self._time()
         return message
 
-    async def _next(self) -> aiohttp.WSMessage:
-        if self.deadline is None:
-            return await self._queue.read()  # type: ignore[no-any-return]
+    async def _read_in_time(self) -> aiohttp.WSMessage:
+        assert self.deadline is not None
         if self._time() >= self.deadline:
             # What has come already is taken without a turn of the event loop, and a timeout.
             raise TimeoutError
