@@ -13,7 +13,7 @@ from support import Line, Room
 from agent_conn import ConnectionState, Ending, InferenceConnection
 from agent_conn.gateway import DropAfter, GoSilent, IgnoreClose, StallInHandshake, StopReading
 
-ENOUGH_TURNS = 400
+ENOUGH_TURNS = 1000
 
 
 async def turn(times: int) -> None:
