@@ -140,11 +140,12 @@ class Dial:
             return self._guard(request, handler, read_headers, prepare)
 
         options = self._options
-        if self._session.auth is not None or self._session.trust_env:
+        trusts_env = self._session.trust_env
+        if trusts_env or self._session.auth is not None:
             # aiohttp takes no Authorization header beside its own auth= or a .netrc.
             headers = {name: headers[name] for name in headers if name != "Authorization"}
         ws = await view_of(self._session, guard).ws_connect(
-            _asked_url(self._url, self._session),
+            _asked_url(self._url) if trusts_env else self._url,
             headers=headers,
             protocols=options.protocols,
             timeout=_NO_WEBSOCKET_TIMEOUT,
@@ -403,12 +404,12 @@ def _proxy_secrets(request: aiohttp.ClientRequest) -> Iterator[str]:
     yield from (request.proxy_headers or {}).values()
 
 
-def _asked_url(url: URL, session: aiohttp.ClientSession) -> URL:
-    """``url`` as aiohttp is asked for it.
+def _asked_url(url: URL) -> URL:
+    """``url`` as aiohttp is asked for it where the session trusts the environment.
 
     aiohttp looks for the environment's proxy by the scheme. Where that has none for wss, the one
     for https serves.
     """
-    if not session.trust_env or url.scheme not in _HTTP_SCHEMES or url.scheme in getproxies():
+    if url.scheme not in _HTTP_SCHEMES or url.scheme in getproxies():
         return url
     return url.with_scheme(_HTTP_SCHEMES[url.scheme])

@@ -75,7 +75,7 @@ class RequestHeaders:
                 f"attribution is {identity.level.name}, {self._require.name} is required",
                 retryable=True,
             )
-        headers = {**self._given, **identity.headers(names)}
+        headers = self._given | identity.headers(names)
         if names.session_id is not None:
             headers[names.session_id] = record.session_id
         return headers

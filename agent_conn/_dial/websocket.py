@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -86,22 +85,24 @@ class Arrivals:
 class InferenceWebSocket(aiohttp.ClientWebSocketResponse):
     """aiohttp's websocket, which knows what arrived and can be read before its pump comes."""
 
-    close_timeout: float | None = None
-    """Seconds for a close, whatever the peer says meanwhile."""
-    closed_here: bool = False
-    """Whether it was closed from this side, before a Close of the peer's was read."""
+    # Beside aiohttp's own attributes, which with these would be too many for Python's compact form.
+    __slots__ = ("_kept", "_parked", "arrivals", "close_timeout", "closed_here", "last_sent")
 
     def __init__(self, reader: Any, *args: Any, **options: Any) -> None:  # noqa: ANN401
         self.arrivals: Arrivals = Arrivals(reader)
         self.last_sent: float | None = None
         """When the last message was sent, or begun to be, by the loop's clock."""
-        self._kept: deque[aiohttp.WSMessage] = deque()
+        self.close_timeout: float | None = None
+        """Seconds for a close, whatever the peer says meanwhile."""
+        self.closed_here: bool = False
+        """Whether it was closed from this side, before a Close of the peer's was read."""
+        self._kept: list[aiohttp.WSMessage] = []
         self._parked: asyncio.Task[None] | None = None
         super().__init__(self.arrivals, *args, **options)  # type: ignore[arg-type]
 
     async def receive(self, timeout: float | None = None) -> aiohttp.WSMessage:
         """The next message: what a parked reader kept comes first."""
-        return self._kept.popleft() if self._kept else await super().receive(timeout)
+        return self._kept.pop(0) if self._kept else await super().receive(timeout)
 
     async def send_str(self, data: str, compress: int | None = None) -> None:
         """Send a text message."""
