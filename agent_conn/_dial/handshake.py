@@ -8,13 +8,12 @@ session, whose requests go to the session itself and through a guard.
 from __future__ import annotations
 
 import asyncio
-import warnings
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.request import getproxies
 
 import aiohttp
@@ -22,7 +21,8 @@ from yarl import URL
 
 from agent_conn._dial.close import OpenWebSocket
 from agent_conn._dial.network import Link, watch_network
-from agent_conn._dial.predial import NO_TIMEOUT, PreDial
+from agent_conn._dial.predial import PreDial
+from agent_conn._dial.session_view import view_of
 from agent_conn._dial.translate import (
     MAX_BODY,
     dial_failed,
@@ -30,7 +30,6 @@ from agent_conn._dial.translate import (
     rejected,
     shown_headers,
 )
-from agent_conn._dial.websocket import InferenceWebSocket
 from agent_conn._options import DialOptions, Handler, check_proxy
 from agent_conn._record import RecordBuilder
 from agent_conn._secrets import Secrets
@@ -323,45 +322,6 @@ class Dial:
             self._link.shut_down()
         if self._response is not None:
             self._response.close()
-
-
-Guard = Callable[[aiohttp.ClientRequest, Handler], Awaitable[aiohttp.ClientResponse]]
-
-with warnings.catch_warnings():
-    # aiohttp warns of subclasses of its session, which may lose their attributes to its own.
-    warnings.simplefilter("ignore", DeprecationWarning)
-
-    class SessionView(aiohttp.ClientSession):
-        """A caller's session, as seen by one dial: its requests go through a guard.
-
-        It is never initialised: what it lacks is looked up in the caller's session.
-        """
-
-        _ws_response_class = InferenceWebSocket
-        caller: aiohttp.ClientSession
-        guard: Guard
-
-        def __getattr__(self, name: str) -> Any:  # noqa: ANN401
-            return getattr(self.caller, name)
-
-        def __del__(self, *_: object) -> None:
-            """The caller's session is not this one's to miss the closing of."""
-
-        def request(self, method: str, url: str | URL, **options: Any) -> Any:  # noqa: ANN401
-            """Make the caller's request, through the guard and no further than it leads."""
-            return self.caller.request(
-                method,
-                url,
-                **{**options, "allow_redirects": False, "timeout": NO_TIMEOUT},
-                middlewares=(self.guard,),
-            )
-
-
-def view_of(session: aiohttp.ClientSession, guard: Guard) -> SessionView:
-    """``session`` as seen by the dial whose requests go through ``guard``."""
-    view = SessionView.__new__(SessionView)
-    vars(view).update(caller=session, guard=guard)
-    return view
 
 
 def _sent_secrets(
