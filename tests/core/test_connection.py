@@ -506,3 +506,49 @@ async def _open(connection: InferenceConnection) -> object:
 
 async def _nothing_to_do(ws: aiohttp.ClientWebSocketResponse) -> None:
     """An on_open hook without a job."""
+
+
+async def test_an_on_open_that_is_not_async_is_refused_when_it_is_called(line: Line) -> None:
+    def hook(_: aiohttp.ClientWebSocketResponse) -> None:
+        """Return nothing to await."""
+
+    with pytest.raises(ConfigurationError, match=r"on_open must be async, got .* None"):
+        await line.dial(on_open=hook)
+
+
+async def test_an_identity_that_gives_a_coroutine_leaves_every_id_out(line: Line) -> None:
+    async def identify() -> AgentIdentity:
+        return AGENT
+
+    connection = line.dial(identity=lambda: identify())  # noqa: PLW0108  (no async def to see)
+    async with connection:
+        assert connection.attribution is AttributionLevel.NONE
+        assert connection.record.identity is not None
+        assert connection.record.identity.omitted["agent_id"] == "identity gave coroutine"
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["cold", "after a wait"])
+async def test_a_connector_that_closes_what_it_gets_back_dials_for_the_request(
+    gateway: Gateway, room: Room, waits: bool
+) -> None:
+    connector = aiohttp.TCPConnector(force_close=True)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        connection = InferenceConnection(
+            session,
+            gateway.url("/v1/echo"),
+            room_connected=room.connected if waits else None,
+            connect_wait=0.01,
+        )
+        async with connection as ws:
+            await ws.send_str("heard")
+            assert await ws.receive_str() == "heard"
+        assert (connection.record.dials, connection.record.pre_dialed) == (1, False)
+    assert gateway.accepted == 1
+
+
+async def test_before_its_url_is_read_a_connection_shows_none(
+    session: aiohttp.ClientSession,
+) -> None:
+    connection = InferenceConnection(session, lambda: "wss://gateway.example/v1")
+    assert "a url that is not read yet" in repr(connection)
+    assert str(connection.url) == ""
