@@ -25,8 +25,6 @@ class Arrivals:
     """Stands before aiohttp's queue of what arrived, and notes what is taken from it."""
 
     def __init__(self, queue: Any) -> None:  # noqa: ANN401  (a class of aiohttp's without a public name)
-        self.heard: bool = False
-        """Whether a text or binary message came."""
         self.last: float | None = None
         """When the last frame of any kind was taken, by the loop's clock."""
         self.waiting_since: float | None = None
@@ -57,9 +55,7 @@ class Arrivals:
             raise
         finally:
             self.waiting_since = None
-        if message.type in _DATA:
-            self.heard = True
-        elif message.type is aiohttp.WSMsgType.CLOSE:
+        if message.type is aiohttp.WSMsgType.CLOSE:
             # With the 0 that stands for no code, aiohttp would wait for a second Close.
             if not message.data:
                 message = message._replace(data=_NO_CODE)
@@ -86,7 +82,7 @@ class InferenceWebSocket(aiohttp.ClientWebSocketResponse):
     """aiohttp's websocket, which knows what arrived and can be read before its pump comes."""
 
     # Beside aiohttp's own attributes, which with these would be too many for Python's compact form.
-    __slots__ = ("_kept", "_parked", "arrivals", "close_timeout", "closed_here", "last_sent")
+    __slots__ = ("_kept", "_parked", "arrivals", "close_timeout", "last_sent")
 
     def __init__(self, reader: Any, *args: Any, **options: Any) -> None:  # noqa: ANN401
         self.arrivals: Arrivals = Arrivals(reader)
@@ -94,8 +90,6 @@ class InferenceWebSocket(aiohttp.ClientWebSocketResponse):
         """When the last message was sent, or begun to be, by the loop's clock."""
         self.close_timeout: float | None = None
         """Seconds for a close, whatever the peer says meanwhile."""
-        self.closed_here: bool = False
-        """Whether it was closed from this side, before a Close of the peer's was read."""
         self._kept: list[aiohttp.WSMessage] = []
         self._parked: asyncio.Task[None] | None = None
         super().__init__(self.arrivals, *args, **options)  # type: ignore[arg-type]
@@ -116,7 +110,6 @@ class InferenceWebSocket(aiohttp.ClientWebSocketResponse):
 
     async def close(self, *, code: int = 1000, message: bytes = b"") -> bool:
         """Close, within ``close_timeout``."""
-        self.closed_here = self.closed_here or not (self.closed or self.arrivals.close)
         if self.close_timeout is not None and self.arrivals.deadline is None:
             self.arrivals.deadline = asyncio.get_running_loop().time() + self.close_timeout
         return await super().close(code=code, message=message)
