@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
-from support import SHOWN, Line, Room, open_line
+from helpers.support import SHOWN, Line, Room, open_line
 
 import agent_conn
 import agent_conn.testing

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from probing import Probe
+from helpers.probing import Probe
 
 
 @pytest.fixture

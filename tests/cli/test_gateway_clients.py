@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from gateway_process import Ended, Served, ended, gateway_process, launch
+from helpers.gateway_process import Ended, Served, ended, gateway_process, launch
 
 pytestmark = pytest.mark.timeout(120)
 TESTS = Path(__file__).parents[1]
@@ -33,7 +33,7 @@ async def test_livekits_own_stt_tts_and_llm_need_what_it_printed_alone(
     speech: tuple[str, ...],
 ) -> None:
     async with gateway_process(*speech) as served:
-        client = TESTS / "unmodified_livekit.py"
+        client = TESTS / "helpers/unmodified_livekit.py"
         outcome = await run_client(served, f"'{sys.executable}' '{client}'")
         assert outcome.status == 0, outcome.err
         gateway = await served.stop()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from gateway_process import ended, gateway_process, kill, launch, run, websocket
+from helpers.gateway_process import ended, gateway_process, kill, launch, run, websocket
 
 from agent_conn.cli.gateway.credentials import DEVELOPER_KEY, DEVELOPER_SECRET
 from agent_conn.gateway import mint_token

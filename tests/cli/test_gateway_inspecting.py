@@ -6,7 +6,7 @@ import re
 
 import aiohttp
 import pytest
-from gateway_process import gateway_process, run
+from helpers.gateway_process import gateway_process, run
 
 from agent_conn.cli.gateway.inspecting import inspector_for
 from agent_conn.gateway import Inspector

@@ -14,7 +14,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from probing import WITH_TOKEN, Probe
+from helpers.probing import WITH_TOKEN, Probe
 
 from agent_conn.cli.probe.certificates import read_certificate
 

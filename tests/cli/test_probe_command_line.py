@@ -10,9 +10,9 @@ import signal
 import sys
 
 import pytest
-from canary import QUERY, TOKEN
-from gateway_process import run
-from probing import KEY, SECRET, WITH_TOKEN, Probe
+from helpers.canary import QUERY, TOKEN
+from helpers.gateway_process import run
+from helpers.probing import KEY, SECRET, WITH_TOKEN, Probe
 from yarl import URL
 
 from agent_conn import AttributionLevel, ConfigurationError

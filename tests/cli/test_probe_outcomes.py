@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from canary import ECHO, TOKEN
-from probing import KEY, SECRET, WITH_TOKEN, Probe, authority_file, with_query
+from helpers.canary import ECHO, TOKEN
+from helpers.probing import KEY, SECRET, WITH_TOKEN, Probe, authority_file, with_query
 
 from agent_conn.cli.probe import greeting
 from agent_conn.gateway import (

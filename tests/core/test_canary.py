@@ -9,8 +9,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from canary import COOKIE, ECHO, QUERY, TOKEN, WORKER_TOKEN, assert_clean, told_by
-from support import Line
+from helpers.canary import COOKIE, ECHO, QUERY, TOKEN, WORKER_TOKEN, assert_clean, told_by
+from helpers.support import Line
 
 from agent_conn import (
     AgentConnError,

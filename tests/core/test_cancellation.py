@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import aiohttp
 import pytest
-from support import Line, Room
+from helpers.support import Line, Room
 
 from agent_conn import ConnectionState, Ending, InferenceConnection
 from agent_conn.gateway import DropAfter, GoSilent, IgnoreClose, StallInHandshake, StopReading

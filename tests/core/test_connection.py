@@ -6,7 +6,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from support import Line, Room
+from helpers.support import Line, Room
 
 from agent_conn import (
     AgentIdentity,

@@ -18,7 +18,7 @@ from typing import Any, Self
 import aiohttp
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
-from support import Line, Room, open_line
+from helpers.support import Line, Room, open_line
 
 from agent_conn import (
     AgentIdentity,

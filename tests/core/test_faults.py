@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import aiohttp
 import pytest
-from support import Line, Stopwatch, open_line
+from helpers.support import Line, Stopwatch, open_line
 
 from agent_conn import (
     AgentConnError,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support import Line, Room
+from helpers.support import Line, Room
 
 from agent_conn import (
     ConnectTimeout,

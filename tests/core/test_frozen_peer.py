@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import aiohttp
 import pytest
+from helpers.support import Room
 from matrix.proxy import FaultProxy
-from support import Room
 
 from agent_conn import ConnectTimeout, Ending, HandshakeInvalid, InferenceConnection
 from agent_conn.gateway import Gateway, StallInHandshake

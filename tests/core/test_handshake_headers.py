@@ -14,7 +14,7 @@ from unittest.mock import Mock
 import aiohttp
 import pytest
 from aioresponses import aioresponses
-from support import Room
+from helpers.support import Room
 from yarl import URL
 
 from agent_conn import (

@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from support import Room, Stopwatch
+from helpers.support import Room, Stopwatch
 from yarl import URL
 
 from agent_conn import (

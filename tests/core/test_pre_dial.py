@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from support import Line, Room, open_line
+from helpers.support import Line, Room, open_line
 
 from agent_conn import (
     ConnectionState,

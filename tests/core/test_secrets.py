@@ -10,7 +10,7 @@ from urllib.parse import quote, quote_plus
 
 import aiohttp
 import pytest
-from support import Line
+from helpers.support import Line
 
 from agent_conn import HandshakeRejected, InferenceConnection
 from agent_conn._secrets import Secrets

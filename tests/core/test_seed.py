@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support import Line, Room
+from helpers.support import Line, Room
 
 from agent_conn import AgentIdentity, AttributionLevel, WaitOutcome
 

@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from support import Line, Room, open_line
+from helpers.support import Line, Room, open_line
 
 from agent_conn import (
     AgentIdentity,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from support import Line, Room
+from helpers.support import Line, Room
 
 from agent_conn import ConnectionRecord, StateChanged, WaitOutcome
 

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, closing, suppress
 
 import aiohttp
 import pytest
-from support import Line, open_line
+from helpers.support import Line, open_line
 
 from agent_conn import ConnectionLost, Ending, HandshakeInvalid, InferenceConnection, StateError
 from agent_conn.gateway import CloseWith, GoSilent, IgnoreClose

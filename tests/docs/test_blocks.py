@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from documents import ROOT, Block, blocks, commands, pages
+from helpers.documents import ROOT, Block, blocks, commands, pages
 
 PYTHON = blocks("python")
 PROGRAMS = [block for block in PYTHON if block.compiled_only is None and block.title is None]

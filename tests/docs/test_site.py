@@ -12,7 +12,7 @@ from pathlib import Path
 
 import griffe
 import pytest
-from documents import DOCS, ROOT, pages
+from helpers.documents import DOCS, ROOT, pages
 
 PUBLIC = (
     "agent_conn",

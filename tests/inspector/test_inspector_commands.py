@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from gateway_process import gateway_process
+from helpers.gateway_process import gateway_process
 from playwright.async_api import Page, expect
 
 from agent_conn.gateway import Gateway, Inspector

@@ -6,8 +6,8 @@ import json
 import sys
 
 import aiohttp
-from canary import COOKIE, QUERY, TOKEN, WORKER_TOKEN
-from inspecting import details_of, dial, events_of
+from helpers.canary import COOKIE, QUERY, TOKEN, WORKER_TOKEN
+from helpers.inspecting import details_of, dial, events_of
 
 from agent_conn.gateway import Gateway, Inspector
 from agent_conn.gateway.inspector.message_log import RUN_BYTES, MessageLog

@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from inspecting import details_of, dial, events_of
+from helpers.inspecting import details_of, dial, events_of
 
 from agent_conn import AgentIdentity
 from agent_conn.gateway import DropHandshake, Gateway, Inspector, Reject

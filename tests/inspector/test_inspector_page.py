@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
+from helpers.support import Room
 from playwright.async_api import Page, expect
-from support import Room
 
 from agent_conn import AgentIdentity, HandshakeRejected, InferenceConnection, reconnect
 from agent_conn.gateway import CloseWith, DropAfter, Gateway, Inspector

@@ -21,10 +21,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "examples")]
 
+from helpers.livekit_real import GATEWAY_CREDENTIALS, Caller, set_environment, worker  # noqa: E402
 from livekit import rtc  # noqa: E402  (after the paths)
 from livekit.agents import Agent, AgentSession, JobContext  # noqa: E402
 from livekit_local_server import LiveKitServer  # noqa: E402
-from livekit_real import GATEWAY_CREDENTIALS, Caller, set_environment, worker  # noqa: E402
 
 from agent_conn.gateway import Gateway  # noqa: E402
 from agent_conn.integrations.livekit import attribute_job  # noqa: E402

@@ -15,7 +15,7 @@ pytest.importorskip("openai", exc_type=ImportError)
 import httpx
 import httpx2
 import openai
-from support import Room
+from helpers.support import Room
 
 from agent_conn import AgentIdentity, AttributionLevel, HandshakeInvalid, WaitOutcome
 from agent_conn.gateway import Gateway, Redirect

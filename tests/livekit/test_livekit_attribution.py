@@ -18,11 +18,11 @@ import pytest
 
 pytest.importorskip("livekit.agents", exc_type=ImportError)
 
+from helpers.livekit_support import CREDENTIALS, NativeSide, fake_job, job
 from livekit import rtc
 from livekit.agents import APIConnectOptions, APIError, JobContext, inference
 from livekit.agents import utils as livekit_utils
 from livekit.agents.utils import http_context
-from livekit_support import CREDENTIALS, NativeSide, fake_job, job
 
 from agent_conn import AgentIdentity, AttributionLevel, ConfigurationError, WaitOutcome
 from agent_conn.gateway import DropHandshake, Fault, Gateway, Redirect, Reject

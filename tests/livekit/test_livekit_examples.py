@@ -13,12 +13,12 @@ import pytest
 
 pytest.importorskip("livekit.agents", exc_type=ImportError)
 
+from helpers.livekit_real import needs_server
+from helpers.livekit_support import NativeSide, job
 from livekit import rtc
 from livekit.agents import Agent, AgentSession
 from livekit_loopback import Microphone
 from livekit_plugin import SAMPLE_RATE, GatewaySTT
-from livekit_real import needs_server
-from livekit_support import NativeSide, job
 
 from agent_conn import AgentIdentity
 from agent_conn.gateway import Gateway, LocalSpeech

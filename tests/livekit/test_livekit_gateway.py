@@ -12,9 +12,9 @@ import pytest
 
 pytest.importorskip("livekit.agents", exc_type=ImportError)
 
+from helpers.livekit_support import CREDENTIALS, NativeSide, fake_job, job, livekit_headers
 from livekit import rtc
 from livekit.agents.utils import http_context
-from livekit_support import CREDENTIALS, NativeSide, fake_job, job, livekit_headers
 
 from agent_conn import AgentIdentity, ConfigurationError, InferenceConnection, WaitOutcome
 from agent_conn.gateway import Gateway

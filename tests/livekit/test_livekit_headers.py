@@ -9,8 +9,8 @@ import pytest
 
 pytest.importorskip("livekit.agents", exc_type=ImportError)
 
+from helpers.livekit_support import NativeSide, fake_job, livekit_headers, mock_room
 from livekit import rtc
-from livekit_support import NativeSide, fake_job, livekit_headers, mock_room
 
 from agent_conn.integrations.livekit import get_inference_headers
 

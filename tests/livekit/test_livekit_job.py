@@ -14,8 +14,8 @@ import pytest
 
 pytest.importorskip("livekit.agents", exc_type=ImportError)
 
+from helpers.livekit_support import NativeSide, fake_job, mock_room
 from livekit import rtc
-from livekit_support import NativeSide, fake_job, mock_room
 
 from agent_conn import AgentIdentity, AttributionLevel, ConfigurationError, WaitOutcome
 from agent_conn._room import wait_for_room

@@ -12,9 +12,9 @@ import pytest
 
 pytest.importorskip("livekit.agents", exc_type=ImportError)
 
+from helpers.livekit_support import CREDENTIALS, NativeSide, fake_job
 from livekit import rtc
 from livekit.agents import inference, llm
-from livekit_support import CREDENTIALS, NativeSide, fake_job
 from openai import AsyncClient
 
 from agent_conn import AgentIdentity, WaitOutcome

@@ -10,10 +10,10 @@ import pytest
 
 pytest.importorskip("livekit.agents", exc_type=ImportError)
 
+from helpers.livekit_support import CREDENTIALS
 from livekit.agents import AgentServer, JobContext, JobExecutorType
 from livekit.agents.inference import TTS
 from livekit.protocol import models
-from livekit_support import CREDENTIALS
 
 from agent_conn import AgentIdentity, ConnectionRecord, WaitOutcome
 from agent_conn.gateway import Gateway

@@ -14,10 +14,8 @@ import pytest
 
 pytest.importorskip("livekit.agents", exc_type=ImportError)
 
-import livekit_jobs
-from livekit.agents import JobExecutorType
-from livekit_local_server import LiveKitServer
-from livekit_real import (
+from helpers import livekit_jobs
+from helpers.livekit_real import (
     GATEWAY_CREDENTIALS,
     Caller,
     Line,
@@ -26,6 +24,8 @@ from livekit_real import (
     told,
     worker,
 )
+from livekit.agents import JobExecutorType
+from livekit_local_server import LiveKitServer
 
 from agent_conn.gateway import Gateway
 

@@ -14,11 +14,7 @@ import pytest
 
 pytest.importorskip("livekit.agents", exc_type=ImportError)
 
-from livekit import api, rtc
-from livekit.agents import get_job_context
-from livekit.agents.utils import http_context
-from livekit_local_server import LiveKitServer
-from livekit_real import (
+from helpers.livekit_real import (
     GATEWAY_CREDENTIALS,
     Caller,
     Jobs,
@@ -27,6 +23,10 @@ from livekit_real import (
     set_environment,
     worker,
 )
+from livekit import api, rtc
+from livekit.agents import get_job_context
+from livekit.agents.utils import http_context
+from livekit_local_server import LiveKitServer
 
 from agent_conn import AttributionLevel, ConnectionPool, InferenceConnection
 from agent_conn.gateway import Gateway

@@ -16,9 +16,9 @@ import pytest
 
 pytest.importorskip("livekit.agents", exc_type=ImportError)
 
+from helpers.livekit_real import GATEWAY_CREDENTIALS, REQUIRED, Caller, needs_server
+from helpers.netns import Namespace, needs_namespaces
 from livekit_local_server import LiveKitServer, free_port
-from livekit_real import GATEWAY_CREDENTIALS, REQUIRED, Caller, needs_server
-from netns import Namespace, needs_namespaces
 
 from agent_conn.gateway import Gateway
 
@@ -33,7 +33,7 @@ pytestmark = [
 
 IDLE_LOADS = 7
 """Loads of a worker in a row, of which it makes two a second."""
-WORKER = Path(__file__).parents[1] / "livekit_worker.py"
+WORKER = Path(__file__).parents[1] / "helpers/livekit_worker.py"
 
 
 @asynccontextmanager

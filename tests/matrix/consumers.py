@@ -6,11 +6,11 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
-from canary import TOKEN
+from helpers.canary import TOKEN
+from helpers.pooling import until
+from helpers.support import Stopwatch
 from matrix.scene import HEADERS, Scene, attributed, echo
 from matrix.vocabulary import CLOSE, LONG, Consumer, Empty, Fault, Place, Way
-from pooling import until
-from support import Stopwatch
 
 from agent_conn import (
     AgentConnError,

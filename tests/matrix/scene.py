@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
-from canary import COOKIE, ECHO, QUERY, TOKEN, WORKER_TOKEN
+from helpers.canary import COOKIE, ECHO, QUERY, TOKEN, WORKER_TOKEN
 from matrix.cells import Cell
 from matrix.proxy import FaultProxy, Passage
 from matrix.vocabulary import (

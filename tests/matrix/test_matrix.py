@@ -7,12 +7,12 @@ import logging
 from typing import Any
 
 import pytest
-from canary import assert_clean, told_by
+from helpers.canary import assert_clean, told_by
+from helpers.support import Stopwatch
 from matrix.cells import Cell, full
 from matrix.consumers import CALLERS, MARGIN, Caller, every_error
 from matrix.scene import Scene, open_scene
 from matrix.vocabulary import Consumer, Expected, Fault, Place, Way
-from support import Stopwatch
 
 from agent_conn import ConnectError, ConnectionLost
 

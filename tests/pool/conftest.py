@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from pooling import Site, open_site
+from helpers.pooling import Site, open_site
 
 
 @pytest.fixture

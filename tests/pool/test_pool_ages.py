@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from itertools import cycle
 
-from pooling import Clock, Site, echo, until
+from helpers.pooling import Clock, Site, echo, until
 
 from agent_conn import CloseReason, ConnectionState
 

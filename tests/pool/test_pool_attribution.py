@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from pooling import Clock, Site, echo, until
+from helpers.pooling import Clock, Site, echo, until
 
 from agent_conn import (
     AttributionLevel,

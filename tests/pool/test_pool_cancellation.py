@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from pooling import Site, echo, until
+from helpers.pooling import Site, echo, until
 
 from agent_conn import ConnectionPool, InferenceConnection
 from agent_conn.gateway import GoSilent

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import aiohttp
 import anyio
 import pytest
-from pool_closing import close_random_pools, left_of
-from pooling import Site, until
+from helpers.pool_closing import close_random_pools, left_of
+from helpers.pooling import Site, until
 
 from agent_conn import ConnectionPool, ConnectionState, InferenceConnection, StateError
 from agent_conn.gateway import GoSilent

@@ -6,7 +6,7 @@ import asyncio
 from contextvars import ContextVar
 from dataclasses import replace
 
-from pooling import Site, echo, until
+from helpers.pooling import Site, echo, until
 
 from agent_conn import AgentIdentity, AttributionLevel, ConnectionState, InferenceConnection
 from agent_conn.gateway import Reject, StallInHandshake

@@ -8,7 +8,7 @@ import logging
 import pickle
 
 import pytest
-from pooling import Site, echo, until
+from helpers.pooling import Site, echo, until
 
 from agent_conn import (
     CloseReason,

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Any
 
 import pytest
-from pooling import Clock, Site, echo, open_site, until
+from helpers.pooling import Clock, Site, echo, open_site, until
 
 from agent_conn import CloseReason, ConnectionPool, InferenceConnection
 from agent_conn.gateway import CloseWith, Connection, DropAfter, Fault, GoSilent, Reset

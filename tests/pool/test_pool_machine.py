@@ -8,10 +8,10 @@ from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from typing import Any
 
+from helpers.pooling import Site, open_site
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from pooling import Site, open_site
 
 from agent_conn import AttributionLevel, AttributionUnavailable, ConnectionPool
 from agent_conn.gateway import CloseWith, DropAfter, Fault, Reject

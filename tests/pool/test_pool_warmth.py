@@ -7,7 +7,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from pooling import Site, echo, open_site, until
+from helpers.pooling import Site, echo, open_site, until
 
 from agent_conn import CloseReason, ConnectionPool, InferenceConnection, Keepalive
 from agent_conn.gateway import CloseWith, Gateway, Reject

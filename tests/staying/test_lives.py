@@ -6,8 +6,8 @@ import random
 from dataclasses import dataclass, field
 
 import pytest
-from staying_bench import Bench, converse, listen, now, on_the_bench
-from virtual_time import elapse
+from helpers.staying_bench import Bench, converse, listen, now, on_the_bench
+from helpers.virtual_time import elapse
 
 from agent_conn import InferenceConnection, Reconnector, RetriesExhausted
 from agent_conn.gateway import AcceptAndClose, CloseWith, Reject

@@ -11,7 +11,7 @@ from functools import partial
 
 import aiohttp
 import pytest
-from virtual_time import elapse, in_virtual_time, until_idle
+from helpers.virtual_time import elapse, in_virtual_time, until_idle
 
 from agent_conn import (
     InferenceConnection,

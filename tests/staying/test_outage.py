@@ -12,8 +12,8 @@ from statistics import mean
 
 import aiohttp
 import pytest
-from staying_bench import Bench, now, on_the_bench
-from virtual_time import GRACE, elapse, in_virtual_time, settle, until_idle
+from helpers.staying_bench import Bench, now, on_the_bench
+from helpers.virtual_time import GRACE, elapse, in_virtual_time, settle, until_idle
 
 from agent_conn import (
     InferenceConnection,

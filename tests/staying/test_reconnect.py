@@ -8,9 +8,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from staying_bench import Bench, converse, listen, now, on_the_bench
-from support import Room
-from virtual_time import settle
+from helpers.staying_bench import Bench, converse, listen, now, on_the_bench
+from helpers.support import Room
+from helpers.virtual_time import settle
 
 from agent_conn import (
     AgentConnError,

@@ -10,9 +10,9 @@ from dataclasses import asdict
 from typing import Any
 
 import pytest
+from helpers.virtual_time import elapse, in_virtual_time
 from hypothesis import given
 from hypothesis import strategies as st
-from virtual_time import elapse, in_virtual_time
 
 from agent_conn import ConfigurationError, GiveUpReason, ReplayBuffer, ReplayStatistics, StateError
 

@@ -16,9 +16,9 @@ import anyio
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from staying_bench import Bench, converse, listen, now, on_the_bench
-from support import Line, Room
-from virtual_time import elapse, settle
+from helpers.staying_bench import Bench, converse, listen, now, on_the_bench
+from helpers.support import Line, Room
+from helpers.virtual_time import elapse, settle
 
 from agent_conn import (
     ConfigurationError,

@@ -9,11 +9,11 @@ from typing import Any
 
 import aiohttp
 import pytest
+from helpers.support import Room
+from helpers.virtual_time import VirtualLoop, elapse
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from support import Room
-from virtual_time import VirtualLoop, elapse
 
 from agent_conn import (
     AgentConnError,

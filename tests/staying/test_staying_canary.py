@@ -8,8 +8,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from canary import COOKIE, ECHO, QUERY, TOKEN, WORKER_TOKEN, assert_clean, told_by
-from support import Line, Room
+from helpers.canary import COOKIE, ECHO, QUERY, TOKEN, WORKER_TOKEN, assert_clean, told_by
+from helpers.support import Line, Room
 
 from agent_conn import (
     AgentConnError,

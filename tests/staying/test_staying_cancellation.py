@@ -7,9 +7,9 @@ from collections.abc import Awaitable
 
 import aiohttp
 import pytest
-from staying_bench import Bench, converse, listen, on_the_bench
-from support import Room
-from virtual_time import until_idle
+from helpers.staying_bench import Bench, converse, listen, on_the_bench
+from helpers.support import Room
+from helpers.virtual_time import until_idle
 
 from agent_conn import (
     InferenceConnection,

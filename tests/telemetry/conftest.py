@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from exported import Exported, exporting
+from helpers.exported import Exported, exporting
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any
 
 import pytest
-from exported import Exported
-from support import Line, Room
+from helpers.exported import Exported
+from helpers.support import Line, Room
 
 from agent_conn import (
     AgentConnError,

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from exported import Exported
-from support import Line
+from helpers.exported import Exported
+from helpers.support import Line
 
 from agent_conn import ConnectionPool, HandshakeRejected, ReplayBuffer, reconnect
 from agent_conn.gateway import Reject

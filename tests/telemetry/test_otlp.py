@@ -10,7 +10,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from canary import QUERY, TOKEN, WORKER_TOKEN
+from helpers.canary import QUERY, TOKEN, WORKER_TOKEN
+from helpers.otlp_collector import Collector, collecting
+from helpers.staying_bench import converse, listen
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
@@ -19,8 +21,6 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from otlp_collector import Collector, collecting
-from staying_bench import converse, listen
 
 from agent_conn import AgentIdentity, HandshakeRejected, InferenceConnection, reconnect
 from agent_conn.gateway import DropAfter, Gateway, Reject

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from blockbuster import BlockBuster
-from exported import Exported
-from pooling import Site, echo, open_site
+from helpers.exported import Exported
+from helpers.pooling import Site, echo, open_site
 
 from agent_conn import ConfigurationError, PoolTimeout
 

@@ -7,13 +7,13 @@ import logging
 from typing import Any
 
 import pytest
-from exported import Exported, attributes_of, context_of, exporting, parent_of
+from helpers.exported import Exported, attributes_of, context_of, exporting, parent_of
+from helpers.support import Line, Room
 from opentelemetry import trace
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.trace import Span, SpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import NoOpTracerProvider, SpanKind, StatusCode
-from support import Line, Room
 
 from agent_conn import AgentConnError, AttributionLevel, DialFailed, InferenceConnection, StateError
 from agent_conn.gateway import (

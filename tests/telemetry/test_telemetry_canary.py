@@ -7,9 +7,9 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from canary import COOKIE, ECHO, QUERY, TOKEN, WORKER_TOKEN, assert_clean
-from exported import Exported
-from support import Line
+from helpers.canary import COOKIE, ECHO, QUERY, TOKEN, WORKER_TOKEN, assert_clean
+from helpers.exported import Exported
+from helpers.support import Line
 
 from agent_conn import AgentConnError, AgentIdentity
 from agent_conn.gateway import (

@@ -7,10 +7,10 @@ from collections import Counter
 from functools import partial
 
 import aiohttp
-from exported import Exported, attributes_of, context_of, parent_of
+from helpers.exported import Exported, attributes_of, context_of, parent_of
+from helpers.staying_bench import converse, listen
+from helpers.support import Line
 from opentelemetry import baggage, context
-from staying_bench import converse, listen
-from support import Line
 
 from agent_conn import AgentIdentity, ConnectionPool, InferenceConnection, reconnect
 from agent_conn.gateway import Connection, DropAfter, Gateway, Handshake, Reject

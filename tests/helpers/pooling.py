@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
-from support import Room
 
 from agent_conn import ConnectionPool, InferenceConnection
 from agent_conn.gateway import Gateway
+from helpers.support import Room
 
 
 class Clock:

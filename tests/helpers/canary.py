@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-TESTS = str(Path(__file__).parent)
+TESTS = str(Path(__file__).parents[1])
 TOKEN = "canary-token-4711"
 WORKER_TOKEN = "canary-worker-4712"
 COOKIE = "canary-cookie-4713"

@@ -10,10 +10,10 @@ from functools import partial
 from typing import Any
 
 import aiohttp
-from virtual_time import in_virtual_time, until_idle
 
 from agent_conn import InferenceConnection, Reconnector, RetryPolicy, UpgradePolicy, reconnect
 from agent_conn.gateway import Gateway
+from helpers.virtual_time import in_virtual_time, until_idle
 
 
 @dataclass

@@ -9,9 +9,9 @@ from typing import Any
 
 from livekit.agents import Agent, AgentSession, JobContext, inference
 from livekit.agents.utils import http_context
-from livekit_support import livekit_headers
 
 from agent_conn.integrations.livekit import attribute_job, inference_token
+from helpers.livekit_support import livekit_headers
 
 PLAN = "AGENT_CONN_JOB_PLAN"
 

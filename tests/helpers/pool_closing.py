@@ -1,6 +1,6 @@
 """Random pools, each closed at a random moment of its life: nothing may be left of any.
 
-    python tests/pool_closing.py [pools] [uvloop]
+    PYTHONPATH=tests python -m helpers.pool_closing [pools] [uvloop]
 
 By hand with 10,000 pools on asyncio and on uvloop; the suite runs a hundred.
 """
@@ -15,7 +15,6 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import aiohttp
-from pooling import Site
 
 from agent_conn import (
     AgentConnError,
@@ -25,6 +24,7 @@ from agent_conn import (
     Keepalive,
 )
 from agent_conn.testing import InferenceGateway
+from helpers.pooling import Site
 
 TOGETHER = 20
 FAR = "ws://127.0.0.1:9/"

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from canary import QUERY, TOKEN, assert_clean
 
 from agent_conn.cli import main
 from agent_conn.gateway import Gateway
+from helpers.canary import QUERY, TOKEN, assert_clean
 
 KEY = "canary-key-4715"
 SECRET = "canary-secret-4716-of-more-than-32-bytes"

@@ -1,0 +1,1 @@
+"""What the tests share. README.md in this folder says what is where."""
