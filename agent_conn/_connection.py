@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
 from contextlib import suppress
 from types import TracebackType
@@ -40,6 +39,9 @@ from agent_conn._record import (
     RecordBuilder,
     StateChanged,
     TraceHeaders,
+    log_failed,
+    log_lost,
+    log_opened,
     tell,
 )
 from agent_conn._room import RoomConnected, look, wait_for_room
@@ -51,8 +53,6 @@ from agent_conn.errors import (
     OpenHookFailed,
     StateError,
 )
-
-logger: logging.Logger = logging.getLogger("agent_conn")
 
 _BEING_OPENED = (ConnectionState.WAITING, ConnectionState.DIALING, ConnectionState.OPENING)
 
@@ -300,6 +300,8 @@ class InferenceConnection:
             left.__context__ = None
             raise left.with_traceback(None)
         failure = failure.with_traceback(None)
+        if not self._close_requested:
+            log_failed(self._record, self.url, failure)
         await self._abandon(failure)
         raise failure
 
@@ -353,9 +355,7 @@ class InferenceConnection:
         record.opened_at = now()
         self._advance(Transition.OPEN)
         self._opener = self._budget = self._dial = None
-        if logger.isEnabledFor(logging.INFO):
-            extra = {"session_id": record.session_id, "attribution": self.attribution.name}
-            logger.info("connection_opened", extra=extra)
+        log_opened(record, self.url)
         return self._opened.ws
 
     async def _wait_and_prepare(self) -> None:
@@ -412,6 +412,8 @@ class InferenceConnection:
         finally:
             record.close_code, record.close_reason = opened.close_code, opened.close_reason
             self._advance(Transition.CLOSED)
+            if (loss := opened.loss()) is not None:
+                log_lost(record, self.url, loss)
 
     def _advance(self, transition: Transition, error: AgentConnError | None = None) -> None:
         """The one place that sets the state."""

@@ -11,9 +11,8 @@ from aiohttp.connector import Connection
 from multidict import CIMultiDict
 
 from agent_conn._dial.network import Link, hung_up, watch_network
+from agent_conn._log import log
 from agent_conn._record import RecordBuilder
-
-logger: logging.Logger = logging.getLogger("agent_conn")
 
 NO_TIMEOUT = aiohttp.ClientTimeout(total=None)
 """What bounds a dial is ``open_timeout``, and the wait for what runs beside it."""
@@ -118,7 +117,7 @@ class PreDial:
         try:
             await self.connect()
         except Exception as error:
-            logger.debug("pre_dial_failed", extra={"error": type(error).__name__})
+            log(logging.DEBUG, "pre_dial_failed", error=type(error).__name__)
         finally:
             self._record.pre_dial_ended_at = self._now()
 

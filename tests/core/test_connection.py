@@ -6,7 +6,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from helpers.support import Line, Room
+from helpers.support import Line, Room, events
 
 from agent_conn import (
     AgentIdentity,
@@ -437,7 +437,7 @@ async def test_an_observer_that_raises_is_logged_and_ignored(
     with caplog.at_level(logging.WARNING, logger="agent_conn"):
         async with line.dial(observer=observe) as ws:
             assert not ws.closed
-    assert {record.message for record in caplog.records} == {"observer_failed"}
+    assert set(events(caplog)) == {"observer_failed"}
 
 
 async def test_an_opening_is_logged_with_its_attribution(
@@ -447,7 +447,9 @@ async def test_an_opening_is_logged_with_its_attribution(
         connection = line.dial(identity=AGENT)
         async with connection:
             pass
-    (opened,) = (record for record in caplog.records if record.message == "connection_opened")
+    (opened,) = (each for each in caplog.records if each.name == "agent_conn")
+    shown = f"connection_opened: session_id={connection.record.session_id}, attribution=AGENT, "
+    assert opened.getMessage().startswith(shown)
     assert vars(opened)["attribution"] == "AGENT"
     assert vars(opened)["session_id"] == connection.record.session_id
 

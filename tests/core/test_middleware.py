@@ -229,8 +229,8 @@ def test_the_latest_records_are_kept(caplog: pytest.LogCaptureFixture) -> None:
         attribution.keep(ConnectionRecord(session_id=str(number)))
     assert len(attribution.records) == MAX_RECORDS
     assert attribution.records[0].session_id == "2"
-    assert caplog.records[-1].message == "request_attributed"
-    assert vars(caplog.records[-1])["attribution"] == "NONE"
+    last = f"request_attributed: session_id={MAX_RECORDS + 1}, attribution=NONE"
+    assert caplog.records[-1].getMessage() == last
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import aiohttp
+import pytest
 
 from agent_conn import AgentIdentity, InferenceConnection
 from agent_conn.gateway import Gateway
@@ -96,3 +97,8 @@ class Stopwatch:
             self._due = loop.time() + self.INTERVAL
             await asyncio.sleep(self.INTERVAL)
             self._late = max(self._late, loop.time() - self._due)
+
+
+def events(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The names of the events that were logged, in order."""
+    return [record.getMessage().partition(":")[0] for record in caplog.records]
