@@ -220,7 +220,10 @@ class InferenceConnection:
             StateError: it is not open yet, or never was.
         """
         if self._opened is None or self._state in _BEING_OPENED:
-            raise StateError(f"a connection that is {self._state.name} has no websocket")
+            raise StateError(
+                f"a connection has its websocket from when it is OPEN, and this one is "
+                f"{self._state.name}: await it first"
+            )
         return self._opened.ws
 
     @property
@@ -232,7 +235,7 @@ class InferenceConnection:
     def url(self) -> URL:
         """Where it leads, without the query.
 
-        Of one that a callable gives, only the origin is told, and nothing before it is read.
+        Where a callable gives it, this is its origin, and empty before the callable was asked.
         """
         url = self._options.url
         if not callable(url):
@@ -260,7 +263,7 @@ class InferenceConnection:
 
     @property
     def loss(self) -> ConnectionLost | None:
-        """The end that nobody here asked for, with the peer's own code and reason.
+        """The end that this side did not ask for, with the peer's own code and reason.
 
         None while the websocket is open, after a close from this side, and after close code
         1000: check completion yourself.
@@ -312,7 +315,7 @@ class InferenceConnection:
     async def aclose(self) -> None:
         """Close with code 1000, within ``close_timeout``. Safe to call twice, or any time.
 
-        A connection that is still being opened stops; who awaits it gets ``StateError``.
+        A connection that is still being opened stops, and awaiting it raises ``StateError``.
         """
         if self._state is ConnectionState.OPEN:
             await self._close_open()

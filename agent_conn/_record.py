@@ -1,4 +1,4 @@
-"""What one connection did, and who is told while it does it."""
+"""What one connection did, for its owner, its observer and the log."""
 
 from __future__ import annotations
 

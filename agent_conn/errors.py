@@ -9,13 +9,13 @@
     │   ├── ConnectTimeout (TimeoutError) open_timeout ran out
     │   ├── DialFailed                    DNS, TCP, TLS or the proxy failed, or the peer hung up
     │   ├── HandshakeRejected             the gateway answered with an HTTP error status
-    │   ├── HandshakeInvalid              the answer is no websocket handshake, or a redirect
+    │   ├── HandshakeInvalid              the answer is not a websocket handshake, or redirects
     │   ├── TokenUnavailable              a callable for token, headers or url failed
     │   ├── OpenHookFailed                on_open raised; its exception is the cause
     │   └── AttributionUnavailable        the attribution is below what was required
     ├── ConnectionLost                    an open connection ended without being closed
     ├── RetriesExhausted                  the budget of redials is spent
-    └── PoolTimeout (TimeoutError)        a pool had no connection to lend in time
+    └── PoolTimeout (TimeoutError)        a pool could not lend a connection in time
 
 No message, argument or attribute holds a header value, a token, a cookie or a URL's query.
 """
@@ -149,7 +149,7 @@ class HandshakeRejected(ConnectError):
 
 
 class HandshakeInvalid(ConnectError):
-    """The answer is not a handshake that was asked for: no websocket, or a redirect."""
+    """The answer is not the handshake that was asked for, such as a redirect."""
 
     phase = Phase.HANDSHAKE
 
@@ -214,4 +214,4 @@ class RetriesExhausted(AgentConnError):
 
 
 class PoolTimeout(AgentConnError, TimeoutError):
-    """``ConnectionPool.acquire`` had no connection within its ``timeout``."""
+    """``ConnectionPool.acquire`` got no connection within its ``timeout``."""

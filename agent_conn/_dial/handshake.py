@@ -45,7 +45,7 @@ from agent_conn.errors import (
 T = TypeVar("T")
 
 BODY_TIMEOUT = 1.0
-"""Seconds to wait for a rejection's body, which is worth less than the verdict."""
+"""Seconds to wait for a rejection's body: the status alone decides."""
 
 _NO_WEBSOCKET_TIMEOUT = aiohttp.ClientWSTimeout(ws_receive=None, ws_close=None)
 """The websocket bounds its close by itself: aiohttp's bound begins anew with each message."""
@@ -82,7 +82,7 @@ class Dial:
         self.refusal: HandshakeRejected | None = None
         """The gateway's refusal, from when its status is known, its text perhaps to come."""
         self.pre_dial: PreDial | None = None
-        """The connection of the request, once there is one to be had."""
+        """The connection of the request, once one is dialled."""
         self._session = session
         self._options = options
         self._record = record
@@ -331,7 +331,7 @@ def _sent_secrets(
     url: URL,
     proxy: Iterable[str],
 ) -> Iterator[str]:
-    """What is sent that nobody else may repeat to a log.
+    """What is sent and must not get into a log.
 
     ``defaults`` are the names of the session's own headers, ``proxy`` what is sent to the proxy.
     """

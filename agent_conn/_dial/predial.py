@@ -26,7 +26,7 @@ class PreDial:
 
     Args:
         request: what the connection is for, proxy and TLS settings included.
-        record: told of each dial.
+        record: counts each dial.
         network_timeout: seconds after which the kernel gives a dead network up, or None.
     """
 
@@ -162,7 +162,7 @@ class ConnectEvents:
         """It ended well."""
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[None]]:
-        """The other events, which nobody here asks for."""
+        """The other events, which are not needed."""
         if not name.startswith("send_"):
             raise AttributeError(name)
         return _ignore

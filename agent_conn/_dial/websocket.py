@@ -28,7 +28,7 @@ class Arrivals:
         self.last: float | None = None
         """When the last frame of any kind was taken, by the loop's clock."""
         self.waiting_since: float | None = None
-        """Since when somebody waits for the next, or None where nobody does."""
+        """Since when a reader waits for the next frame, or None where none waits."""
         self.close: PeerClose | None = None
         """The peer's Close."""
         self.broken: aiohttp.WebSocketError | None = None

@@ -219,7 +219,7 @@ async def test_require_refuses_a_lower_attribution_before_anything_is_sent(
         connect_wait=0.02,
         require=AttributionLevel.AGENT,
     )
-    with pytest.raises(AttributionUnavailable, match=r"ROOM.*AGENT") as failed:
+    with pytest.raises(AttributionUnavailable, match=r"AGENT, got ROOM") as failed:
         await connection
     assert failed.value.phase is Phase.IDENTITY
     assert line.gateway.handshakes == []
