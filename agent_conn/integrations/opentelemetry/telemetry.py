@@ -8,6 +8,7 @@ from opentelemetry.trace import TracerProvider
 
 import agent_conn
 from agent_conn._lifecycle import ConnectionState
+from agent_conn._options import check_type
 from agent_conn._pool.pool import ConnectionPool
 from agent_conn._reconnect.replay import GiveUpReason
 from agent_conn._record import ConnectionRecord, StateChanged
@@ -93,7 +94,6 @@ class Telemetry:
 
 
 def _check_pool(pool: object, name: object) -> None:
-    if not isinstance(pool, ConnectionPool):
-        raise ConfigurationError("pool is no ConnectionPool")
-    if not isinstance(name, str) or not name:
-        raise ConfigurationError("name is no str, or is empty")
+    check_type("pool", pool, ConnectionPool)
+    if not check_type("name", name, str):
+        raise ConfigurationError("name must not be empty, got ''")
