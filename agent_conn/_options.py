@@ -12,6 +12,7 @@ from typing import TypeVar
 import aiohttp
 from yarl import URL
 
+from agent_conn._checks import check_callable, told
 from agent_conn._identity import (
     AgentIdentity,
     HeaderNames,
@@ -174,8 +175,7 @@ def check_hooks(**hooks: object) -> None:
     for name, hook in hooks.items():
         if hook is None:
             continue
-        if not callable(hook):
-            raise ConfigurationError(f"{name} must be callable, got {kind(hook)}")
+        check_callable(name, hook)
         if name != "on_open" and inspect.iscoroutinefunction(hook):
             raise ConfigurationError(f"{name} must be a def, got an async def: nobody awaits it")
 
@@ -211,10 +211,9 @@ def check_seconds(name: str, value: object, *, zero: bool = False) -> float:
         if fits:
             return float(value)
     least = "of 0 or more" if zero else "above 0"
-    got = f"{value}" if isinstance(value, float) else kind(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        got = str(value) if abs(value) < sys.maxsize else "one that is too large"
-    raise ConfigurationError(f"{name} must be a finite number of seconds {least}, got {got}")
+    raise ConfigurationError(
+        f"{name} must be a finite number of seconds {least}, got {told(value)}"
+    )
 
 
 def check_url(url: object, name: str = "url") -> URL:

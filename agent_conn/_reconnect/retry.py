@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from agent_conn._reconnect.checks import check_count, check_number
+from agent_conn._checks import check_count
+from agent_conn._reconnect.checks import check_number
 from agent_conn.errors import (
     AgentConnError,
     ConfigurationError,
