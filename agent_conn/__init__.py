@@ -33,7 +33,7 @@ from agent_conn.errors import (
 if TYPE_CHECKING:
     from agent_conn._attribution import AttributionMiddleware
     from agent_conn._pool.acquire import Lease, Probe
-    from agent_conn._pool.keepalive import Keepalive
+    from agent_conn._pool.liveness import Keepalive
     from agent_conn._pool.maintenance import Reset
     from agent_conn._pool.pool import ConnectionPool, PoolStatistics
     from agent_conn._pool.slot import CloseReason
@@ -121,7 +121,7 @@ _ON_DEMAND = {
     "DialFactory": "_reconnect.loop",
     "Drain": "_reconnect.upgrade",
     "GiveUpReason": "_reconnect.replay",
-    "Keepalive": "_pool.keepalive",
+    "Keepalive": "_pool.liveness",
     "Lease": "_pool.acquire",
     "PoolStatistics": "_pool.pool",
     "Probe": "_pool.acquire",
