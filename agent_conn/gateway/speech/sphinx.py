@@ -89,7 +89,8 @@ class SphinxPool:
         """
         if find_spec("pocketsphinx") is None:
             raise SpeechUnavailable(
-                "recognition needs pocketsphinx: pip install 'agent-conn[speech]'",
+                "recognition needs pocketsphinx, which has no wheel for Python 3.14 yet: "
+                "pip install 'agent-conn[speech]' on an older one",
                 name="pocketsphinx",
             )
         with self._lock:
