@@ -110,7 +110,9 @@ except urllib.error.HTTPError as answer:
     print(answer.code)
 """
     outcome = await ended(await launch("bash", "-c", script, "bash", sys.executable, ask))
-    assert (outcome.status, outcome.out, outcome.err) == (0, "404\n", "")
+    assert (outcome.status, outcome.out) == (0, "404\n")
+    (told,) = outcome.err.splitlines()
+    assert told.endswith("#1 answered 404 NONE  /v1/nothing no such service")
 
 
 async def test_a_reader_that_leaves_early_does_not_end_it() -> None:

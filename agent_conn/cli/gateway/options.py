@@ -82,4 +82,6 @@ InspectorTokenOption = Annotated[
         help="What a browser has to show for the page.",
     ),
 ]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Tell of nothing but errors.")]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Tell of refusals, losses and errors alone.")
+]

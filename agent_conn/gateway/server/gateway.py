@@ -174,7 +174,8 @@ class Gateway:
         except BaseException:
             await self.aclose()
             raise
-        log.info("gateway.started", extra={"host": self.host, "port": self._port})
+        where = {"host": self.host, "port": self._port}
+        log.info("gateway.started: %s, port %s", *where.values(), extra=where)
 
     async def aclose(self) -> None:
         """Close every connection and stop, within about a second whatever the peers do.
@@ -193,7 +194,8 @@ class Gateway:
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
-            log.info("gateway.closed", extra={"accepted": self.accepted})
+            accepted = self.accepted
+            log.info("gateway.closed: %d sockets accepted", accepted, extra={"accepted": accepted})
         await self._until_sockets_closed()
 
     async def __aenter__(self) -> Self:
@@ -365,7 +367,8 @@ class Gateway:
         try:
             await self.wait_idle(CLOSE_SECONDS)
         except TimeoutError:
-            log.warning("gateway.sockets_left", extra={"sockets": self._sockets.describe()})
+            left = self._sockets.describe()
+            log.warning("gateway.sockets_left: %s", left, extra={"sockets": left})
 
 
 def _make_services(
