@@ -41,7 +41,7 @@ class Acceptor:
     def accept(self, sock: socket.socket, peer: str) -> None:
         """Take over a socket that was just accepted."""
         entry = self._sockets.add(sock, peer, asyncio.get_running_loop().time())
-        fault = self._plan.take(Stage.ACCEPT)
+        fault = entry.fault = self._plan.take(Stage.ACCEPT)
         if isinstance(fault, Reset) and fault.phase == "accept":
             entry.reset()
             self._sockets.remove(entry)

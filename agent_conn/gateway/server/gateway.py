@@ -186,7 +186,7 @@ class Gateway:
             self._listener.close()
         self._plan.clear()
         if self._pages is not None:
-            self._pages.close()
+            await self._pages.aclose()
         await self._say_goodbye()
         if self._acceptor is not None:
             await self._acceptor.aclose()

@@ -40,7 +40,7 @@ def log_closed(connection: Connection, seconds: float) -> None:
         logging.INFO if code in CLEAN_CODES else logging.WARNING,
         "gateway.connection_closed: #%d %s, %s after %.1f s",
         *_told(handshake),
-        f"code {code}" if code else "no Close came",
+        "no Close came" if code in (None, 1006) else f"code {code}",
         seconds,
         extra=facts_of(handshake)
         | {
