@@ -1,13 +1,8 @@
-"""The pytest plugin: a gateway and a room for tests of voice agents.
+"""What a test of a voice agent needs: a gateway in a thread of its own, and an identity source.
 
-The fixtures are `inference_gateway` (an `InferenceGateway`), `room_connected` (an
-`asyncio.Event` that the test sets), `identity` (a `RoomIdentity`) and `livekit_environment`.
-For a gateway of another kind, or one for many tests, make a fixture of your own::
-
-    @pytest.fixture(scope="session")
-    def inference_gateway():
-        with InferenceGateway(Gateway(token="…")) as gateway:
-            yield gateway
+pytest has both as fixtures: `inference_gateway` (an `InferenceGateway`), `agent_room_connected` (an
+`asyncio.Event` that the test sets), `agent_identity` (a `RoomIdentity`) and
+`inference_environment`, by which LiveKit's own clients dial the gateway.
 """
 
 from __future__ import annotations
@@ -16,13 +11,11 @@ import asyncio
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
-
-import pytest
 
 from agent_conn._identity import AgentIdentity, AttributionLevel
 from agent_conn._room import RoomConnected
@@ -284,35 +277,6 @@ class RoomIdentity:
         if not self.room_connected.is_set():
             raise Exception("cannot access local participant before connecting")  # noqa: TRY002
         return self.agent_id
-
-
-@pytest.fixture
-def inference_gateway() -> Iterator[InferenceGateway]:
-    """A running local inference gateway, which records who calls and fails on demand."""
-    with InferenceGateway() as gateway:
-        yield gateway
-
-
-@pytest.fixture
-def room_connected() -> asyncio.Event:
-    """The room's event: `room_connected.set()` connects the room now."""
-    return asyncio.Event()
-
-
-@pytest.fixture
-def identity(room_connected: asyncio.Event) -> RoomIdentity:
-    """An identity source whose agent id raises until the room is connected."""
-    return RoomIdentity(room_connected)
-
-
-@pytest.fixture
-def livekit_environment(
-    inference_gateway: InferenceGateway, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Has LiveKit Agents' inference clients dial `inference_gateway`, by environment variables."""
-    monkeypatch.setenv("LIVEKIT_INFERENCE_URL", inference_gateway.base_url)
-    monkeypatch.setenv("LIVEKIT_INFERENCE_API_KEY", "key-of-the-test")
-    monkeypatch.setenv("LIVEKIT_INFERENCE_API_SECRET", "secret-of-the-test-0123456789abcdef")
 
 
 def _strike_all(gateway: Gateway, fault: Fault) -> int:

@@ -1,6 +1,7 @@
 """A test of your agent: it dials before its room is connected, and is attributed all the same.
 
-The fixtures come with agent_conn; pytest and pytest-asyncio, in auto mode, are yours.
+It needs pytest and pytest-asyncio, in any mode: pip install pytest pytest-asyncio. The fixtures
+come with agent_conn.
 
     pytest examples/test_my_agent.py
 """
@@ -13,6 +14,7 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
+import pytest_asyncio
 
 from agent_conn import AttributionLevel, HandshakeRejected, IdentitySource, InferenceConnection
 from agent_conn.gateway import Reject, ScriptedEngine
@@ -52,25 +54,31 @@ class MyAgent:
         return bytes(pcm)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture
 async def agent(
-    inference_gateway: InferenceGateway, identity: RoomIdentity, room_connected: asyncio.Event
+    inference_gateway: InferenceGateway,
+    agent_identity: RoomIdentity,
+    agent_room_connected: asyncio.Event,
 ) -> AsyncIterator[MyAgent]:
     async with aiohttp.ClientSession() as session:
-        yield MyAgent(session, inference_gateway.url("/v1/tts"), identity, room_connected)
+        yield MyAgent(
+            session, inference_gateway.url("/v1/tts"), agent_identity, agent_room_connected
+        )
 
 
+@pytest.mark.asyncio
 async def test_the_greeting_is_billed_to_the_agent(
-    agent: MyAgent, inference_gateway: InferenceGateway, room_connected: asyncio.Event
+    agent: MyAgent, inference_gateway: InferenceGateway, agent_room_connected: asyncio.Event
 ) -> None:
     inference_gateway.engine = ScriptedEngine(audio=GREETING)
     greeting = asyncio.create_task(agent.greet())
     await inference_gateway.wait_until(lambda: inference_gateway.accepted == 1)  # It has dialled.
-    room_connected.set()  # Now the room connects.
+    agent_room_connected.set()  # Now the room connects.
     assert await greeting == GREETING
     inference_gateway.assert_attributed(AttributionLevel.AGENT)
 
 
+@pytest.mark.asyncio
 async def test_the_greeting_is_said_even_if_the_room_never_connects(
     agent: MyAgent, inference_gateway: InferenceGateway
 ) -> None:
@@ -78,10 +86,11 @@ async def test_the_greeting_is_said_even_if_the_room_never_connects(
     assert inference_gateway.handshakes[-1].level is AttributionLevel.ROOM
 
 
+@pytest.mark.asyncio
 async def test_a_spent_quota_is_told(
-    agent: MyAgent, inference_gateway: InferenceGateway, room_connected: asyncio.Event
+    agent: MyAgent, inference_gateway: InferenceGateway, agent_room_connected: asyncio.Event
 ) -> None:
-    room_connected.set()
+    agent_room_connected.set()
     inference_gateway.inject(Reject(429))
     with pytest.raises(HandshakeRejected) as rejected:
         await agent.greet()
