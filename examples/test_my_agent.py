@@ -1,7 +1,7 @@
 """A test of your agent: it dials before its room is connected, and is attributed all the same.
 
-It needs pytest and pytest-asyncio, in any mode: pip install pytest pytest-asyncio. The fixtures
-come with agent_conn.
+Needs pytest and pytest-asyncio, in any mode: pip install pytest pytest-asyncio. The fixtures come
+with agent_conn.
 
     pytest examples/test_my_agent.py
 """
@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
-import pytest_asyncio
 
 from agent_conn import AttributionLevel, HandshakeRejected, IdentitySource, InferenceConnection
 from agent_conn.gateway import Reject, ScriptedEngine
@@ -27,24 +25,25 @@ class MyAgent:
     """Your agent, which greets as soon as it may."""
 
     def __init__(
-        self,
-        session: aiohttp.ClientSession,
-        tts_url: str,
-        identity: IdentitySource,
-        room_connected: asyncio.Event,
+        self, tts_url: str, identity: IdentitySource, room_connected: asyncio.Event
     ) -> None:
-        self.connection = InferenceConnection(
-            session,
-            tts_url,
-            identity=identity,
-            room_connected=room_connected,
-            connect_wait=1.0,
-        )
+        self.tts_url = tts_url
+        self.identity = identity
+        self.room_connected = room_connected
 
     async def greet(self) -> bytes:
         """Return what it says."""
         pcm = bytearray()
-        async with self.connection as ws:
+        async with (
+            aiohttp.ClientSession() as session,
+            InferenceConnection(
+                session,
+                self.tts_url,
+                identity=self.identity,
+                room_connected=self.room_connected,
+                connect_wait=1.0,
+            ) as ws,
+        ):
             await ws.send_json({"type": "session.create", "sample_rate": "24000"})
             await ws.send_json({"type": "input_transcript", "transcript": "Hello."})
             await ws.send_json({"type": "session.flush"})
@@ -54,16 +53,13 @@ class MyAgent:
         return bytes(pcm)
 
 
-@pytest_asyncio.fixture
-async def agent(
+@pytest.fixture
+def agent(
     inference_gateway: InferenceGateway,
     agent_identity: RoomIdentity,
     agent_room_connected: asyncio.Event,
-) -> AsyncIterator[MyAgent]:
-    async with aiohttp.ClientSession() as session:
-        yield MyAgent(
-            session, inference_gateway.url("/v1/tts"), agent_identity, agent_room_connected
-        )
+) -> MyAgent:
+    return MyAgent(inference_gateway.url("/v1/tts"), agent_identity, agent_room_connected)
 
 
 @pytest.mark.asyncio
