@@ -43,8 +43,11 @@ def test_what_is_long_is_cut(text: str, shown: str) -> None:
     ("failure", "told"),
     [
         (OSError(errno.EACCES, "Permission denied"), "port 80 needs more rights"),
-        (OSError(errno.EADDRNOTAVAIL, "?"), "--host h is no address of this machine"),
-        (socket.gaierror(-2, "not known"), "--host h is no address of this machine: not known"),
+        (OSError(errno.EADDRNOTAVAIL, "?"), "--host must be an address of this machine, got h"),
+        (
+            socket.gaierror(-2, "not known"),
+            "--host must be an address of this machine, got h: not known",
+        ),
         (OSError(errno.EMFILE, "Too many open files"), "cannot listen on h, port 80: Too many"),
     ],
 )

@@ -187,7 +187,7 @@ def test_it_is_over_at_the_end_and_can_still_be_asked() -> None:
     assert gateway.handshakes == []
     with pytest.raises(StateError, match="does not run"):
         asyncio.run(gateway.wait_idle())
-    with pytest.raises(StateError, match="started once"), gateway:
+    with pytest.raises(StateError, match="starts once"), gateway:
         pass
 
 

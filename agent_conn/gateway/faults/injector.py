@@ -45,7 +45,9 @@ class FaultInjector:
             self._strike(number, fault)
             return in_words(fault)
         if len(self.pending()) >= MAX_PENDING:
-            raise ConfigurationError(f"{MAX_PENDING} faults wait for a connection already")
+            raise ConfigurationError(
+                f"{MAX_PENDING} faults wait for a connection already: withdraw one"
+            )
         injection = self._inject(fault, check_times(request.get("times", 1)))
         self._numbered += 1
         self._pending[self._numbered] = injection
@@ -87,5 +89,5 @@ class FaultInjector:
     def _strike(self, number: object, fault: Fault) -> None:
         entry = self._journal.get(number) if isinstance(number, int) else None
         if entry is None or entry.connection is None:
-            raise ConfigurationError("connection is no open websocket")
+            raise ConfigurationError("connection must be the number of an open websocket")
         entry.connection.inject(fault)

@@ -55,10 +55,10 @@ class Inspector:
     def __post_init__(self) -> None:
         token = self.token
         if token is not None and not (token.strip() and is_printable_ascii(token)):
-            raise ConfigurationError("inspector token must be printable ASCII, and not blank")
+            raise ConfigurationError("token of the inspector must be printable ASCII and not blank")
         if self.max_connections < 1:
             raise ConfigurationError(
-                f"max_connections must be at least 1, got {self.max_connections}"
+                f"max_connections must be a whole number of at least 1, got {self.max_connections}"
             )
 
 
@@ -161,7 +161,7 @@ class InspectorPages:
         token = (await _read_object(request)).get("token")
         response = web.json_response({})
         if not isinstance(token, str) or not self._access.admit(request, token, response):
-            raise Refused(401, "that is not the token")
+            raise Refused(401, "the token is wrong")
         return response
 
     async def _tell_access(self, _: web.Request) -> web.StreamResponse:
@@ -204,7 +204,7 @@ class InspectorPages:
     async def _details(self, request: web.Request) -> web.StreamResponse:
         entry = self.journal.get(int(request.match_info["number"]))
         if entry is None:
-            raise Refused(404, "no such connection, or not any more")
+            raise Refused(404, "this connection is not kept, or not any more")
         return web.json_response(entry.details())
 
     async def _inject(self, request: web.Request) -> web.StreamResponse:
@@ -223,11 +223,11 @@ async def _read_object(request: web.Request) -> dict[str, Any]:
         async with asyncio.timeout(BODY_SECONDS):
             body = await request.json()
     except TimeoutError:
-        raise Refused(408, "the body did not come") from None
+        raise Refused(408, f"the body must come within {BODY_SECONDS:g} s") from None
     except (ValueError, RecursionError):
-        raise Refused(400, "the body is not JSON") from None
+        raise Refused(400, "the body must be JSON") from None
     if not isinstance(body, dict):
-        raise Refused(400, "the body is not a JSON object")
+        raise Refused(400, "the body must be a JSON object")
     return body
 
 

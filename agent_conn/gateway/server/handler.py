@@ -171,7 +171,11 @@ class RequestHandler:
                 handshake, HTTPStatus.NOT_IMPLEMENTED, "this gateway does not have this service"
             )
         if request.path in WEBSOCKETS and not web.WebSocketResponse().can_prepare(request):
-            response = refuse(handshake, HTTPStatus.UPGRADE_REQUIRED, "a websocket is served here")
+            response = refuse(
+                handshake,
+                HTTPStatus.UPGRADE_REQUIRED,
+                "this path serves a websocket: send Upgrade: websocket",
+            )
             response.headers[hdrs.UPGRADE] = "websocket"
             return response
         return None
