@@ -230,7 +230,7 @@ async def test_a_path_that_does_not_exist(probe: Probe, gateway: Gateway) -> Non
         (NotWebSocket(ECHO), "upgrade", "no websocket service"),
         (Redirect("http://127.0.0.1:1/on?x=1"), "upgrade", "redirects to http://127.0.0.1:1/on:"),
         (Redirect("/elsewhere", 307), "upgrade", "/elsewhere: pass that URL"),
-        (Redirect("http://[", 307), "upgrade", "redirects to what is no URL"),
+        (Redirect("http://[", 307), "upgrade", "redirects to an invalid URL"),
         (BadAccept(), "upgrade", "no websocket service"),
         (GoSilent(), "first_message", "no session.created came"),
         (Reset("open"), "first_message", "cut without a Close frame"),

@@ -32,9 +32,9 @@ class Credentials:
 
     def __post_init__(self) -> None:
         if (self.api_key is None) is not (self.api_secret is None):
-            raise ValueError("--api-key and --api-secret go together")
+            raise ValueError("--api-key and --api-secret need each other: give both")
         if self.token is not None and self.api_key is not None:
-            raise ValueError("--token excludes --api-key and --api-secret")
+            raise ValueError("give either --token, or --api-key and --api-secret; got both")
         if self.api_key == "" or self.api_secret == "":
             raise ValueError("--api-key and --api-secret must not be empty")
         if self.token is not None and not _fits_a_header(self.token):

@@ -64,9 +64,9 @@ class ServeSettings:
                     f"--host {self.host!r} can be reached from other machines: {wrong}"
                 ) from None
         if self.transcripts and self.engine is Engine.SPEECH:
-            raise ValueError("--transcript is for --engine scripted")
+            raise ValueError("--transcript needs --engine scripted")
         if self.ca_file is not None and not self.tls:
-            raise ValueError("--ca-file is for --tls")
+            raise ValueError("--ca-file needs --tls")
 
 
 async def serve(settings: ServeSettings, console: Console) -> None:

@@ -79,7 +79,7 @@ def find_credentials(
         ConfigurationError: a key stands without its secret, or beside a token.
     """
     if token and (api_key or api_secret):
-        raise ConfigurationError("--token excludes --api-key and --api-secret")
+        raise ConfigurationError("give either --token, or --api-key and --api-secret; got both")
     if token:
         return Credentials("--token", token=token)
     if not (api_key or api_secret) and (found := environment.get(TOKEN_VARIABLE)):

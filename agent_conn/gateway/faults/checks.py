@@ -1,6 +1,6 @@
 """What a fault may be made of, so that a wrong one fails where it is made and not where it strikes.
 
-Each check raises ConfigurationError with the field's name and never its value.
+Each check raises ConfigurationError, which names the field and shows a wrong number, never a text.
 """
 
 from __future__ import annotations
@@ -20,43 +20,48 @@ UNSENDABLE_CODES = frozenset({1005, 1006, 1015})
 def check_close_code(code: object) -> None:
     """A code that a Close frame can carry."""
     if not _is_whole(code, 1000, 4999) or code in UNSENDABLE_CODES:
-        raise ConfigurationError("code is no close code from 1000 to 4999 that can be sent")
+        raise ConfigurationError(
+            "code must be a close code from 1000 to 4999, and not 1005, 1006 or 1015, "
+            f"got {code!r:.40}"
+        )
 
 
 def check_wire_code(code: object) -> None:
     """What a Close frame has room for; codes that may not be sent are faults too."""
     if not _is_whole(code, 0, 0xFFFF):
-        raise ConfigurationError("code is not a whole number of 0 to 65535")
+        raise ConfigurationError(f"code must be a whole number from 0 to 65535, got {code!r:.40}")
 
 
 def check_reason(reason: object) -> None:
     """A reason that a Close frame can carry."""
     if not isinstance(reason, str) or len(_utf8("reason", reason)) > MAX_REASON:
-        raise ConfigurationError(f"reason is no str of at most {MAX_REASON} bytes in UTF-8")
+        raise ConfigurationError(f"reason must be a str of at most {MAX_REASON} bytes in UTF-8")
 
 
 def check_count(name: str, count: object) -> None:
     """A number of messages."""
     if not _is_whole(count, 0, math.inf):
-        raise ConfigurationError(f"{name} is not a whole number of 0 or more")
+        raise ConfigurationError(f"{name} must be a whole number of 0 or more, got {count!r:.40}")
 
 
 def check_status(status: object, least: int, most: int) -> None:
     """An HTTP status."""
     if not _is_whole(status, least, most):
-        raise ConfigurationError(f"status must be {least} to {most}")
+        raise ConfigurationError(
+            f"status must be a whole number from {least} to {most}, got {status!r:.40}"
+        )
 
 
 def check_header_value(name: str, value: object) -> None:
     """A value that can stand in an HTTP header."""
     if not isinstance(value, str) or not is_printable_ascii(value):
-        raise ConfigurationError(f"{name} is no str of printable ASCII")
+        raise ConfigurationError(f"{name} must be a str of printable ASCII")
 
 
 def check_headers(headers: object) -> None:
     """Headers that an answer can carry."""
     if not isinstance(headers, Mapping) or not all(map(is_header_name, headers)):
-        raise ConfigurationError("headers is no mapping of HTTP field names to str")
+        raise ConfigurationError("headers must map HTTP field names to str")
     for name, value in headers.items():
         check_header_value(f"headers: {name}", value)
 
@@ -64,7 +69,7 @@ def check_headers(headers: object) -> None:
 def check_bytes(name: str, data: object) -> None:
     """Bytes to answer."""
     if not isinstance(data, bytes):
-        raise ConfigurationError(f"{name} is no bytes")
+        raise ConfigurationError(f"{name} must be bytes, got {type(data).__name__}")
 
 
 def _is_whole(value: object, least: float, most: float) -> bool:
@@ -74,5 +79,5 @@ def _is_whole(value: object, least: float, most: float) -> bool:
 def _utf8(name: str, text: str) -> bytes:
     encoded = text.encode("utf-8", "replace")
     if encoded.decode() != text:
-        raise ConfigurationError(f"{name} cannot be written in UTF-8")
+        raise ConfigurationError(f"{name} must be text that UTF-8 can carry")
     return encoded

@@ -65,7 +65,9 @@ class Reset:
 
     def __post_init__(self) -> None:
         if self.phase not in ("accept", "tls", "handshake", "open"):
-            raise ConfigurationError("phase must be accept, tls, handshake or open")
+            raise ConfigurationError(
+                f"phase must be accept, tls, handshake or open, got {self.phase!r:.40}"
+            )
 
     @property
     def stage(self) -> Stage:

@@ -55,10 +55,12 @@ class Access:
         if not is_loopback(host):
             if not allow_remote:
                 raise ConfigurationError(
-                    "inspector: the host is not loopback, which takes allow_remote=True"
+                    f"an inspector on host {host!r} needs allow_remote=True: others reach it"
                 )
             if token is None:
-                raise ConfigurationError("inspector: allow_remote takes a token")
+                raise ConfigurationError(
+                    "an inspector with allow_remote=True on such a host needs a token"
+                )
         self._hosts = HostNames(host)
         self._token = token
         self._guesses = GuessLimit()
@@ -104,7 +106,7 @@ class Access:
             return
         given = request.cookies.get(_cookie_name(request), "")
         if not any(_same(given, session) for session in self._sessions):
-            raise Refused(401, "the inspector needs its token")
+            raise Refused(401, "the inspector needs its token: reload the page and give it")
 
     def admit(self, request: web.Request, token: str, response: web.Response) -> bool:
         """Begin a session on `response` if `token` is right; whether it is.

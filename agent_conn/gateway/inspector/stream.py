@@ -51,6 +51,8 @@ class Stream:
                     await closing.wait()
             except TimeoutError:
                 continue
+        if closing.is_set() and request.transport is not None:
+            await response.write(_event("goodbye", {}))
 
     async def _look(self) -> AsyncIterator[bytes]:
         journal = self._journal

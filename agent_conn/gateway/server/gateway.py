@@ -12,9 +12,9 @@ from typing import Self
 from aiohttp import web
 
 from agent_conn._identity import DEFAULT_HEADER_NAMES, HeaderNames
-from agent_conn.errors import ConfigurationError, StateError
+from agent_conn.errors import StateError
 from agent_conn.gateway.faults.kinds import Fault, StallAtAccept
-from agent_conn.gateway.faults.plan import FaultPlan, Injection
+from agent_conn.gateway.faults.plan import FaultPlan, Injection, check_fault
 from agent_conn.gateway.inspector.pages import Inspector, InspectorPages
 from agent_conn.gateway.server.acceptor import Acceptor
 from agent_conn.gateway.server.admission import Admission
@@ -149,7 +149,7 @@ class Gateway:
             OSError: the address cannot be bound.
         """
         if self._runner is not None or self._port is not None:
-            raise StateError("a gateway is started once")
+            raise StateError("a Gateway starts once; make a new one")
         self._runner = self._make_runner()
         try:
             if self._settings.tls:
@@ -174,7 +174,8 @@ class Gateway:
         except BaseException:
             await self.aclose()
             raise
-        log.info("gateway.started", extra={"host": self.host, "port": self._port})
+        where = {"host": self.host, "port": self._port}
+        log.info("gateway.started: %s, port %s", *where.values(), extra=where)
 
     async def aclose(self) -> None:
         """Close every connection and stop, within about a second whatever the peers do.
@@ -185,7 +186,7 @@ class Gateway:
             self._listener.close()
         self._plan.clear()
         if self._pages is not None:
-            self._pages.close()
+            await self._pages.aclose()
         await self._say_goodbye()
         if self._acceptor is not None:
             await self._acceptor.aclose()
@@ -193,7 +194,8 @@ class Gateway:
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
-            log.info("gateway.closed", extra={"accepted": self.accepted})
+            accepted = self.accepted
+            log.info("gateway.closed: %d sockets accepted", accepted, extra={"accepted": accepted})
         await self._until_sockets_closed()
 
     async def __aenter__(self) -> Self:
@@ -208,9 +210,16 @@ class Gateway:
     ) -> None:
         await self.aclose()
 
+    def __repr__(self) -> str:
+        if self._port is None:
+            return "<Gateway, not started>"
+        if self._runner is None:
+            return f"<Gateway {self.base_url}, closed>"
+        return f"<Gateway {self.base_url}, {len(self.connections)} open>"
+
     @property
     def host(self) -> str:
-        """What it was told to listen on."""
+        """The address that was given to listen on."""
         return self._settings.host
 
     @property
@@ -221,7 +230,7 @@ class Gateway:
             StateError: the gateway was not started.
         """
         if self._port is None:
-            raise StateError("the gateway was not started")
+            raise StateError("the gateway must be started first: use async with, or await start()")
         return self._port
 
     @property
@@ -237,7 +246,7 @@ class Gateway:
             StateError: the gateway was made without an inspector, or not started.
         """
         if self._pages is None:
-            raise StateError("the gateway was made without an inspector")
+            raise StateError("the gateway has no inspector: make it with inspector=Inspector()")
         return f"{'https' if self._settings.tls else 'http'}://{self._authority()}/"
 
     def url(self, path: str = "/v1/stt") -> str:
@@ -279,15 +288,14 @@ class Gateway:
         Faults queue up and strike in the order of injection; see `FaultPlan`.
 
         Raises:
-            ConfigurationError: `fault` is no fault, or `times` below 1.
-            StateError: `StallAtAccept`, and the gateway does not listen.
+            ConfigurationError: `fault` is not one of `FAULTS`, or `times` is below 1.
+            StateError: `fault` is `StallAtAccept`, and the gateway does not run.
         """
-        if not isinstance(fault, Fault):
-            raise ConfigurationError("fault must be one of agent_conn.gateway.FAULTS")
+        check_fault(fault)
         if not isinstance(fault, StallAtAccept):
             return self._plan.add(fault, times)
         if self._listener is None or self._runner is None:
-            raise StateError("StallAtAccept needs a gateway that listens")
+            raise StateError("StallAtAccept needs a running gateway: start it first")
         injection = Injection(fault, None, self._withdraw_stall)
         self._stalls.append(injection)
         self._listener.stall()
@@ -365,7 +373,8 @@ class Gateway:
         try:
             await self.wait_idle(CLOSE_SECONDS)
         except TimeoutError:
-            log.warning("gateway.sockets_left", extra={"sockets": self._sockets.describe()})
+            left = self._sockets.describe()
+            log.warning("gateway.sockets_left: %s", left, extra={"sockets": left})
 
 
 def _make_services(

@@ -26,6 +26,10 @@ class Handshake:
     Times are seconds of the event loop's clock (`loop.time()`), None where not reached.
     """
 
+    number: int
+    """Names the request in the log, on the terminal and in the inspector; counted from 1."""
+    method: str
+    """The HTTP method."""
     path: str
     """The path without its query."""
     model: str | None

@@ -38,9 +38,11 @@ class LocalSpeech:
         self, *, voice: Voice = DEFAULT_VOICE, warm_recognizers: int = 2, threads: int = 8
     ) -> None:
         if warm_recognizers < 0:
-            raise ConfigurationError("warm_recognizers must not be negative")
+            raise ConfigurationError(
+                f"warm_recognizers must be 0 or more, got {warm_recognizers!r:.40}"
+            )
         if threads < 1:
-            raise ConfigurationError("threads must be at least 1")
+            raise ConfigurationError(f"threads must be at least 1, got {threads!r:.40}")
         self._voice = voice
         self._pool = SphinxPool(warm_recognizers)
         self._threads = EngineThreads(threads)

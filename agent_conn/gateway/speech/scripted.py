@@ -36,9 +36,9 @@ class ScriptedEngine:
         language: str = "en",
     ) -> None:
         if not transcripts:
-            raise ConfigurationError("transcripts is empty")
+            raise ConfigurationError("transcripts must have at least one text, got none")
         if interim_bytes <= 0:
-            raise ConfigurationError("interim_bytes must be positive")
+            raise ConfigurationError(f"interim_bytes must be positive, got {interim_bytes!r:.40}")
         self._transcripts = tuple(transcripts)
         self._audio = audio
         self._interim_bytes = interim_bytes

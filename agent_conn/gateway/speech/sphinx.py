@@ -46,7 +46,7 @@ class SphinxProcess:
             try:
                 return self._exchange(operation, payload)
             except (OSError, ValueError) as failure:
-                raise SpeechFailed("the recogniser's process ended") from failure
+                raise SpeechFailed("the recogniser's process ended unexpectedly") from failure
 
     def kill(self) -> None:
         """End the process at once, whatever it is doing, and reap it. Idempotent."""
@@ -95,7 +95,7 @@ class SphinxPool:
             )
         with self._lock:
             if self._closed:
-                raise SpeechFailed("the speech engine is closed")
+                raise SpeechFailed("the speech engine is closed; make a new one")
             if self._idle:
                 return self._idle.pop()
             process = SphinxProcess()
