@@ -5,6 +5,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from agent_conn._connection import InferenceConnection
+from agent_conn._dial.endpoints import Endpoints
 from agent_conn._dial.open_hook import OpenHook
 from agent_conn._identity import AgentIdentity, AttributionLevel, HeaderNames, IdentitySource
 from agent_conn._lifecycle import TRANSITIONS, ConnectionState, Ending, Transition
@@ -69,6 +70,7 @@ __all__ = [
     "DialFailed",
     "Drain",
     "Ending",
+    "Endpoints",
     "GiveUpReason",
     "HandshakeInvalid",
     "HandshakeRejected",

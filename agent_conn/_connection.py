@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
+from typing import TypeVar
 
 import aiohttp
 from yarl import URL
 
 from agent_conn._dial.close import OpenWebSocket
+from agent_conn._dial.endpoints import Endpoints
 from agent_conn._dial.handshake import Dial
 from agent_conn._dial.headers import RequestHeaders, read_url
 from agent_conn._dial.open_hook import OpenHook, run_on_open
+from agent_conn._dial.race import EndpointsDial
 from agent_conn._identity import (
     DEFAULT_HEADER_NAMES,
     AttributionLevel,
@@ -48,11 +52,14 @@ from agent_conn._room import RoomConnected, look, wait_for_room
 from agent_conn.errors import (
     AgentConnError,
     ConfigurationError,
+    ConnectError,
     ConnectionLost,
     ConnectTimeout,
     OpenHookFailed,
     StateError,
 )
+
+E = TypeVar("E", bound=AgentConnError)
 
 _BEING_OPENED = (ConnectionState.WAITING, ConnectionState.DIALING, ConnectionState.OPENING)
 
@@ -68,7 +75,8 @@ class InferenceConnection:
             proxy (from the environment too), size limits and trace configs count, and whatever
             instruments it sees one request. Its timeouts and middlewares are not used.
         url: absolute, ``wss://`` or ``ws://`` (``https`` and ``http`` are taken as such), or a
-            callable, sync or async, that gives it once per dial; what it gives is a secret.
+            callable, sync or async, that gives it once per dial; what it gives is a secret. Or
+            ``Endpoints``, which several connections may share.
         identity: an ``AgentIdentity``, or a callable that gives one; read right before the
             request is sent.
         room_connected: what to wait for, such as an ``asyncio.Event``; None: no wait.
@@ -105,7 +113,7 @@ class InferenceConnection:
     def __init__(
         self,
         session: aiohttp.ClientSession,
-        url: UrlSource,
+        url: UrlSource | Endpoints,
         *,
         identity: IdentitySource | None = None,
         room_connected: RoomConnected | None = None,
@@ -133,13 +141,14 @@ class InferenceConnection:
         problem: ConfigurationError | None = None
         try:
             check_type("session", session, aiohttp.ClientSession)
+            self._endpoints = url if isinstance(url, Endpoints) else None
             check_caller(identity, room_connected, header_names)
             if not (on_open is None and observer is None and trace_headers is None):
                 check_hooks(on_open=on_open, observer=observer, trace_headers=trace_headers)
             check_type("require", require, AttributionLevel)
             self._connect_wait = check_wait(connect_wait)
             self._options = DialOptions(
-                url=url,
+                url=url.urls[0] if isinstance(url, Endpoints) else url,
                 token=token,
                 headers=headers,
                 header_names=header_names,
@@ -156,6 +165,8 @@ class InferenceConnection:
                 proxy_headers=proxy_headers,
                 allow_insecure=allow_insecure,
             )
+            if self._endpoints is not None:
+                self._endpoints.check_clear(self._options)
         except ConfigurationError as error:
             problem = error.with_traceback(None)
         if problem is not None:
@@ -178,7 +189,7 @@ class InferenceConnection:
         self._opener: asyncio.Task[object] | None = None
         self._budget: asyncio.Timeout | None = None
         self._close_requested = False
-        self._dial: Dial | None = None
+        self._dial: Dial | EndpointsDial | None = None
         self._opened: OpenWebSocket | None = None
 
     def __repr__(self) -> str:
@@ -238,9 +249,16 @@ class InferenceConnection:
         Where a callable gives it, this is its origin, and empty before the callable was asked.
         """
         url = self._options.url
+        if self._endpoints is not None:
+            return self._record.endpoint or self._endpoints.current
         if not callable(url):
             return url.with_query(None).with_fragment(None)
         return URL() if self._dialed is None else self._dialed.origin()
+
+    @property
+    def endpoints(self) -> Endpoints | None:
+        """The ``Endpoints`` that it was given, or None."""
+        return self._endpoints
 
     @property
     def attribution(self) -> AttributionLevel:
@@ -268,7 +286,8 @@ class InferenceConnection:
         None while the websocket is open, after a close from this side, and after close code
         1000: check completion yourself.
         """
-        return None if self._opened is None else self._opened.loss()
+        loss = None if self._opened is None else self._opened.loss()
+        return loss if loss is None else self._at_endpoint(loss)
 
     @property
     def record(self) -> ConnectionRecord:
@@ -302,10 +321,12 @@ class InferenceConnection:
             await self._abandon(None)
             left.__context__ = None
             raise left.with_traceback(None)
-        failure = failure.with_traceback(None)
+        failure = self._at_endpoint(failure.with_traceback(None))
         if not self._close_requested:
             log_failed(self._record, self.url, failure)
         await self._abandon(failure)
+        if isinstance(failure, OpenHookFailed):
+            self._note_loss(failure.loss or self.loss)
         raise failure
 
     def is_closing(self) -> bool:
@@ -342,7 +363,12 @@ class InferenceConnection:
             await self._prepare()
         elif self._budget is not None and not self._close_requested:
             self._budget.reschedule(None)
-        self._dial = Dial(self._session, self._options, record, url)
+        if self._endpoints is None:
+            self._dial = Dial(self._session, self._options, record, url)
+        else:
+            assert self._budget is not None
+            dial = partial(Dial, self._session, self._options)
+            self._dial = EndpointsDial(self._endpoints, dial, record, self._budget.when)
         self._opened = await self._dial.open(
             headers={} if waits else self._headers.read(),
             read_headers=self._headers.read_with_trace,
@@ -382,7 +408,10 @@ class InferenceConnection:
         seconds, phase = self._options.open_timeout, self._record.phase
         told = None if self._dial is None else self._dial.told_at_expiry(seconds)
         text = f"open_timeout of {seconds:g} s ran out in {phase}"
-        return told or ConnectTimeout(text, phase=phase)
+        failure = told or ConnectTimeout(text, phase=phase)
+        if isinstance(self._dial, EndpointsDial):
+            self._dial.expired(failure)
+        return failure
 
     def _interrupt(self) -> None:
         self._close_requested = True
@@ -415,8 +444,20 @@ class InferenceConnection:
         finally:
             record.close_code, record.close_reason = opened.close_code, opened.close_reason
             self._advance(Transition.CLOSED)
-            if (loss := opened.loss()) is not None:
+            if (loss := self.loss) is not None:
                 log_lost(record, self.url, loss)
+                self._note_loss(loss)
+
+    def _note_loss(self, loss: ConnectionLost | None) -> None:
+        if self._endpoints is not None and self._record.endpoint is not None and loss is not None:
+            self._endpoints.lost(self._record.endpoint, loss)
+
+    def _at_endpoint(self, error: E) -> E:
+        """``error``, told which endpoint it is about."""
+        endpoint = self._record.endpoint
+        if endpoint is not None and isinstance(error, ConnectError | ConnectionLost):
+            error.endpoint = str(endpoint)
+        return error
 
     def _advance(self, transition: Transition, error: AgentConnError | None = None) -> None:
         """The one place that sets the state."""

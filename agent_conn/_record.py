@@ -40,7 +40,10 @@ class ConnectionRecord:
     redial: int = 0
     """How many attempts of its ``reconnect`` loop went before; 0 outside of one."""
     dials: int = 0
-    """Connections begun: 1, or 2 where a pre-dial failed or died and was replaced."""
+    """Connections begun: 1, or 2 where a pre-dial failed or died and was replaced; those to
+    further endpoints count too."""
+    endpoint: str | None = None
+    """Which of its ``Endpoints`` it leads to, without the query; None where there are none."""
     pre_dial: float | None = None
     """TCP and TLS of the pre-dial; it may end after the wait, then ``dialed`` has the rest."""
     waited: float | None = None
@@ -86,6 +89,8 @@ class ConnectionRecord:
         if self.wait_outcome is not None:
             yield "room", f"{self.wait_outcome}"
         beside = ", dialled during the wait" if self.pre_dialed else ""
+        if self.endpoint is not None:
+            yield "endpoint", self.endpoint
         yield "dials", f"{self.dials}{beside}, redial {self.redial}"
         phases = {name: getattr(self, name) for name in _PHASES}
         took = {name: seconds for name, seconds in phases.items() if seconds is not None}
@@ -105,6 +110,7 @@ class RecordBuilder:
     wait_outcome: WaitOutcome | None = None
     pre_dialed: bool = False
     dials: int = 0
+    endpoint: URL | None = None
     started_at: float | None = None
     pre_dial_started_at: float | None = None
     pre_dial_ended_at: float | None = None
@@ -135,6 +141,15 @@ class RecordBuilder:
             return Phase.DIAL
         return Phase.HANDSHAKE if self.answered_at is None else Phase.ON_OPEN
 
+    def take(self, dial: RecordBuilder) -> None:
+        """Tell of ``dial``, one of several of this connection, what it alone has come to."""
+        self.pre_dialed = dial.pre_dialed
+        self.pre_dial_started_at = dial.pre_dial_started_at
+        self.pre_dial_ended_at = dial.pre_dial_ended_at
+        self.connected_at = dial.connected_at
+        self.answered_at = dial.answered_at
+        self.read_response_headers = dial.read_response_headers
+
     def build(self) -> ConnectionRecord:
         """The record as of now."""
         return ConnectionRecord(
@@ -145,6 +160,7 @@ class RecordBuilder:
             pre_dialed=self.pre_dialed,
             redial=self.redial,
             dials=self.dials,
+            endpoint=None if self.endpoint is None else str(self.endpoint),
             pre_dial=seconds_between(self.pre_dial_started_at, self.pre_dial_ended_at),
             waited=seconds_between(self.started_at, self.waited_at),
             minted=seconds_between(self.waited_at, self.minted_at),

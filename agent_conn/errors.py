@@ -74,8 +74,10 @@ class ConnectError(AgentConnError):
         retryable: whether the same dial may succeed later.
         retry_after: seconds that the peer asked to wait, or None.
         attempt: which attempt this was, counted from 1.
+        endpoint: which of its ``Endpoints`` failed, without the query; None where there are none.
     """
 
+    endpoint: str | None = None
     phase: Phase = Phase.DIAL
     retryable: bool = False
 
@@ -96,6 +98,9 @@ class ConnectError(AgentConnError):
         self.retry_after = retry_after
         self.attempt = attempt
 
+    def __str__(self) -> str:
+        return _with_endpoint(super().__str__(), self.endpoint)
+
 
 class ConnectTimeout(ConnectError, TimeoutError):
     """``open_timeout`` ran out; ``phase`` tells in what."""
@@ -108,10 +113,12 @@ class DialFailed(ConnectError):
 
     Attributes:
         errno: the system's number where TCP failed, such as ``errno.ECONNREFUSED``, or None.
+        certificate_refused: whether TLS failed for the peer's certificate.
     """
 
     retryable = True
     errno: int | None = None
+    certificate_refused: bool = False
 
 
 class HandshakeRejected(ConnectError):
@@ -190,12 +197,19 @@ class ConnectionLost(AgentConnError):
     Attributes:
         code: the close code (RFC 6455, section 7.4): 1005 for an empty Close frame, 1006 for none.
         reason: the text of the peer's Close frame, or what was seen of the end without one.
+        endpoint: which of its ``Endpoints`` it led to, without the query; None where there are
+            none.
     """
+
+    endpoint: str | None = None
 
     def __init__(self, message: str = "", *, code: int = 1006, reason: str = "") -> None:
         super().__init__(message)
         self.code = code
         self.reason = reason
+
+    def __str__(self) -> str:
+        return _with_endpoint(super().__str__(), self.endpoint)
 
 
 class RetriesExhausted(AgentConnError):
@@ -215,3 +229,7 @@ class RetriesExhausted(AgentConnError):
 
 class PoolTimeout(AgentConnError, TimeoutError):
     """``ConnectionPool.acquire`` got no connection within its ``timeout``."""
+
+
+def _with_endpoint(message: str, endpoint: str | None) -> str:
+    return message if endpoint is None else f"{message} (at {endpoint})"

@@ -60,6 +60,8 @@ Prepare = Callable[[], Awaitable[None]]
 """Waits for what the request needs: the room, the token, the headers."""
 ReadHeaders = Callable[[], Mapping[str, str]]
 """Gives headers as of now."""
+Turn = Callable[[], Awaitable[None]]
+"""Returns when the request may be sent."""
 
 
 class Dial:
@@ -70,6 +72,7 @@ class Dial:
         options: what to dial, checked.
         record: kept up to date.
         url: where to.
+        turn: awaited before the request is sent, or None where nobody else may send it.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class Dial:
         options: DialOptions,
         record: RecordBuilder,
         url: URL,
+        turn: Turn | None = None,
     ) -> None:
         self.refusal: HandshakeRejected | None = None
         """The gateway's refusal, from when its status is known, its text perhaps to come."""
@@ -87,6 +91,7 @@ class Dial:
         self._options = options
         self._record = record
         self._url = url
+        self._turn = turn
         # Held here and not in locals: its repr, which a traceback may show, has the URL.
         self._response: aiohttp.ClientResponse | None = None
         self._link: Link | None = None
@@ -176,6 +181,11 @@ class Dial:
     ) -> aiohttp.ClientResponse:
         self._check_route(request)
         await self._make_ready(request, prepare)
+        if self._turn is not None:
+            await self._turn()
+            if self.pre_dial is not None:
+                # The peer may have hung up meanwhile.
+                await self._attempt(self.pre_dial.connect(), dial_failed)
         headers = read_headers()
         sent, options, record = request.headers, self._options, self._record
         for name in options.reserved_names:

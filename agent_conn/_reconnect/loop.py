@@ -335,7 +335,7 @@ class Reconnector:
     def _share_health(self, connection: InferenceConnection) -> OriginHealth:
         """The health of where ``connection`` leads."""
         if self._retry.share_health and connection.url.host:
-            self._health = health_of(connection.url.origin())
+            self._health = health_of(connection.endpoints or connection.url.origin())
         return self._health
 
     async def _back_off(self, pause: Pause) -> None:

@@ -33,6 +33,7 @@ def test_the_package_offers_these_names() -> None:
             "DialFailed",
             "Drain",
             "Ending",
+            "Endpoints",
             "GiveUpReason",
             "HandshakeInvalid",
             "HandshakeRejected",
