@@ -6,7 +6,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from helpers.support import Line, Room, events
+from helpers.support import Line, Room, events, own_records
 
 from agent_conn import (
     AgentIdentity,
@@ -447,7 +447,7 @@ async def test_an_opening_is_logged_with_its_attribution(
         connection = line.dial(identity=AGENT)
         async with connection:
             pass
-    (opened,) = (each for each in caplog.records if each.name == "agent_conn")
+    (opened,) = own_records(caplog)
     shown = f"connection_opened: session_id={connection.record.session_id}, attribution=AGENT, "
     assert opened.getMessage().startswith(shown)
     assert vars(opened)["attribution"] == "AGENT"

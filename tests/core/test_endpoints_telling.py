@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 from helpers.canary import QUERY, TOKEN, assert_clean, told_by
 from helpers.pair import Pair, echoed, failed, open_pair
+from helpers.support import own_records
 
 from agent_conn import (
     ConfigurationError,
@@ -52,9 +53,9 @@ async def test_which_endpoint_served_is_told_and_no_query(
     assert isinstance(met, HandshakeRejected)
     assert (met.status, met.endpoint) == (401, pair.near.url("/v1/echo"))
     assert told[-1].record.endpoint == str(told[-1].url) == pair.far.url("/v1/echo")
-    opened = next(one for one in caplog.records if "connection_opened:" in one.getMessage())
+    opened = next(one for one in own_records(caplog) if "connection_opened:" in one.getMessage())
     assert pair.far.url("/v1/echo") in opened.getMessage()
-    moved = next(one for one in caplog.records if "endpoint_failed:" in one.getMessage())
+    moved = next(one for one in own_records(caplog) if "endpoint_failed:" in one.getMessage())
     assert pair.near.url("/v1/echo") in moved.getMessage()
     assert_clean([*map(repr, told), repr(connection), str(connection.record), repr(pair.endpoints)])
     assert_clean(told_by(met))

@@ -5,7 +5,7 @@ import logging
 from typing import Any
 
 import pytest
-from helpers.support import Line, events
+from helpers.support import Line, events, own_records
 
 from agent_conn import AgentIdentity, AttributionLevel, ConnectError, ConnectionRecord
 from agent_conn.gateway import CloseWith, Reject
@@ -64,7 +64,7 @@ async def test_ids_that_were_left_out_are_a_warning_that_says_why(
         async with line.dial(identity=without_agent):
             pass
     assert events(caplog) == ["ids_left_out"]
-    assert caplog.records[0].getMessage().endswith("agent_id=raised RuntimeError")
+    assert own_records(caplog)[0].getMessage().endswith("agent_id=raised RuntimeError")
 
 
 async def test_a_room_that_did_not_connect_is_a_warning(
@@ -100,7 +100,7 @@ async def test_a_refusal_and_a_loss_are_warnings_with_their_reason(
         async with connection as ws:
             await ws.receive()
     assert events(caplog) == ["connection_failed", "connection_lost"]
-    failed, lost = caplog.records
+    failed, lost = own_records(caplog)
     assert str(caught.value) in failed.getMessage()
     assert vars(failed)["url"] == vars(lost)["url"] == str(connection.url)
     assert "quota" in lost.getMessage()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -99,6 +100,11 @@ class Stopwatch:
             self._late = max(self._late, loop.time() - self._due)
 
 
+def own_records(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """What the client's side logged, in order, without the gateway's own lines."""
+    return [record for record in caplog.records if record.name == "agent_conn"]
+
+
 def events(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """The names of the events that were logged, in order."""
-    return [record.getMessage().partition(":")[0] for record in caplog.records]
+    """The names of the events that the client's side logged, in order."""
+    return [record.getMessage().partition(":")[0] for record in own_records(caplog)]

@@ -390,7 +390,7 @@ async def test_a_remote_gateway_asks_the_browser_for_its_token(open_page: OpenPa
         page = await open_page(gateway.inspector_url)
         await page.get_by_label("Token of this inspector").fill("wrong")
         await page.get_by_role("button", name="Open").click()
-        await expect(page.get_by_role("alert")).to_have_text("that is not the token")
+        await expect(page.get_by_role("alert")).to_have_text("the token is wrong")
         await page.get_by_label("Token of this inspector").fill("sesame-4711")
         await page.get_by_role("button", name="Open").click()
         await expect(page.locator("#live")).to_have_text("Live")
