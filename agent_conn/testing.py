@@ -47,7 +47,7 @@ class InferenceGateway:
 
     def __init__(self, gateway: Gateway | None = None, *, stop_timeout: float = 5.0) -> None:
         if not stop_timeout > 0:
-            raise ConfigurationError(f"stop_timeout must be positive, got {stop_timeout!r:.40}")
+            raise ConfigurationError(f"stop_timeout must be positive, got {stop_timeout!a:.40}")
         self._gateway = gateway if gateway is not None else Gateway()
         self._stop_timeout = stop_timeout
         self._started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()

@@ -22,14 +22,14 @@ def check_close_code(code: object) -> None:
     if not _is_whole(code, 1000, 4999) or code in UNSENDABLE_CODES:
         raise ConfigurationError(
             "code must be a close code from 1000 to 4999, and not 1005, 1006 or 1015, "
-            f"got {code!r:.40}"
+            f"got {code!a:.40}"
         )
 
 
 def check_wire_code(code: object) -> None:
     """What a Close frame has room for; codes that may not be sent are faults too."""
     if not _is_whole(code, 0, 0xFFFF):
-        raise ConfigurationError(f"code must be a whole number from 0 to 65535, got {code!r:.40}")
+        raise ConfigurationError(f"code must be a whole number from 0 to 65535, got {code!a:.40}")
 
 
 def check_reason(reason: object) -> None:
@@ -41,14 +41,14 @@ def check_reason(reason: object) -> None:
 def check_count(name: str, count: object) -> None:
     """A number of messages."""
     if not _is_whole(count, 0, math.inf):
-        raise ConfigurationError(f"{name} must be a whole number of 0 or more, got {count!r:.40}")
+        raise ConfigurationError(f"{name} must be a whole number of 0 or more, got {count!a:.40}")
 
 
 def check_status(status: object, least: int, most: int) -> None:
     """An HTTP status."""
     if not _is_whole(status, least, most):
         raise ConfigurationError(
-            f"status must be a whole number from {least} to {most}, got {status!r:.40}"
+            f"status must be a whole number from {least} to {most}, got {status!a:.40}"
         )
 
 

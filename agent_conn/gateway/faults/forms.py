@@ -45,7 +45,7 @@ def build_fault(name: object, values: object) -> Fault:
     known = {item.name: item for item in fields(kind)}
     if unknown := values.keys() - known.keys():
         raise ConfigurationError(
-            f"fields must be those of {kind.__name__}, got {min(unknown)!r:.40}"
+            f"fields must be those of {kind.__name__}, got {min(unknown)!a:.40}"
         )
     hints = get_type_hints(kind)
     given = {key: _convert(key, hints[key], value) for key, value in values.items()}
@@ -65,7 +65,7 @@ def check_times(value: object) -> int | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_TIMES:
         raise ConfigurationError(
-            f"times must be a whole number from 1 to {MAX_TIMES} or null, got {value!r:.40}"
+            f"times must be a whole number from 1 to {MAX_TIMES} or null, got {value!a:.40}"
         )
     return value
 

@@ -66,7 +66,7 @@ class Reset:
     def __post_init__(self) -> None:
         if self.phase not in ("accept", "tls", "handshake", "open"):
             raise ConfigurationError(
-                f"phase must be accept, tls, handshake or open, got {self.phase!r:.40}"
+                f"phase must be accept, tls, handshake or open, got {self.phase!a:.40}"
             )
 
     @property

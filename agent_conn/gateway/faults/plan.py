@@ -78,7 +78,7 @@ class FaultPlan:
             ConfigurationError: `times` is below 1.
         """
         if times is not None and times < 1:
-            raise ConfigurationError(f"times must be at least 1 or None, got {times!r:.40}")
+            raise ConfigurationError(f"times must be at least 1 or None, got {times!a:.40}")
         injection = Injection(fault, times, self.withdraw)
         self._line.append(injection)
         return injection

@@ -45,4 +45,4 @@ def check_whole(name: str, value: object, least: int, most: int | None = None) -
     fits = isinstance(value, int) and not isinstance(value, bool) and value >= least
     if not fits or (most is not None and isinstance(value, int) and value > most):
         allowed = f"{least} to {most}" if most is not None else f"at least {least}"
-        raise ConfigurationError(f"{name} must be a whole number, {allowed}, got {value!r:.40}")
+        raise ConfigurationError(f"{name} must be a whole number, {allowed}, got {value!a:.40}")

@@ -39,10 +39,10 @@ class LocalSpeech:
     ) -> None:
         if warm_recognizers < 0:
             raise ConfigurationError(
-                f"warm_recognizers must be 0 or more, got {warm_recognizers!r:.40}"
+                f"warm_recognizers must be 0 or more, got {warm_recognizers!a:.40}"
             )
         if threads < 1:
-            raise ConfigurationError(f"threads must be at least 1, got {threads!r:.40}")
+            raise ConfigurationError(f"threads must be at least 1, got {threads!a:.40}")
         self._voice = voice
         self._pool = SphinxPool(warm_recognizers)
         self._threads = EngineThreads(threads)

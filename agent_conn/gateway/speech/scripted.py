@@ -38,7 +38,7 @@ class ScriptedEngine:
         if not transcripts:
             raise ConfigurationError("transcripts must have at least one text, got none")
         if interim_bytes <= 0:
-            raise ConfigurationError(f"interim_bytes must be positive, got {interim_bytes!r:.40}")
+            raise ConfigurationError(f"interim_bytes must be positive, got {interim_bytes!a:.40}")
         self._transcripts = tuple(transcripts)
         self._audio = audio
         self._interim_bytes = interim_bytes
