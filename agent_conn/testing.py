@@ -98,7 +98,7 @@ class InferenceGateway:
 
     @property
     def base_url(self) -> str:
-        """What LiveKit's clients take as `base_url`: ``http(s)://host:port/v1``."""
+        """The `base_url` for LiveKit's clients: ``http(s)://host:port/v1``."""
         return self._gateway.base_url
 
     def url(self, path: str = "/v1/stt") -> str:
@@ -107,7 +107,7 @@ class InferenceGateway:
 
     @property
     def engine(self) -> SpeechEngine:
-        """Who hears and speaks; set another for the sessions that begin after it.
+        """The speech engine. Setting another affects the sessions that begin after that.
 
         ``ScriptedEngine(["what time is it"], audio=pcm)`` hears and speaks just that.
         """
@@ -136,7 +136,7 @@ class InferenceGateway:
         return self._call(lambda: self._gateway.accepted)
 
     def inject(self, fault: Fault, times: int | None = 1) -> None:
-        """Have the next `times` connections meet `fault`; None is until `withdraw_faults`.
+        """Apply `fault` to the next `times` connections; None applies it until `withdraw_faults`.
 
         Raises:
             ConfigurationError: `fault` is not one of `FAULTS`, or `times` is below 1.
@@ -144,7 +144,7 @@ class InferenceGateway:
         self._call(lambda: self._gateway.inject(fault, times))
 
     def inject_now(self, fault: Fault) -> int:
-        """Have every open connection misbehave; return how many there are.
+        """Apply `fault` to every open connection; return how many there are.
 
         Raises:
             ConfigurationError: `fault` makes no sense for an open connection.
@@ -152,13 +152,14 @@ class InferenceGateway:
         return self._call(lambda: _strike_all(self._gateway, fault))
 
     def withdraw_faults(self) -> None:
-        """Withdraw every fault; connections already struck stay so."""
+        """Withdraw every fault. Connections that have met one keep it."""
         self._call(self._gateway.withdraw_faults)
 
     async def wait_until(self, predicate: Callable[[], bool], timeout: float = 5.0) -> None:
-        """Return once `predicate` is true; the gateway's thread asks it at every change there.
+        """Wait until `predicate()` is true.
 
-        Accepts, requests, openings, messages received and closes are changes.
+        The gateway's thread calls it after every accept, request, opening, received message and
+        close.
 
         Raises:
             TimeoutError: it is still false after `timeout` seconds.
@@ -167,7 +168,7 @@ class InferenceGateway:
         await self._wait(timeout, lambda: self._gateway.wait_until(predicate, timeout))
 
     async def wait_idle(self, timeout: float = 5.0) -> None:
-        """Return once no socket is open.
+        """Wait until no socket is open.
 
         Raises:
             TimeoutError: some still are after `timeout` seconds; the text names them.

@@ -57,4 +57,4 @@ async def test_it_says_where_the_page_is_and_serves_it() -> None:
             assert response.status == 200
             assert "default-src 'none'" in response.headers["Content-Security-Policy"]
         outcome = await served.stop()
-    assert f"what it sees: {page_url}\n" in outcome.err
+    assert f"inspector: {page_url}\n" in outcome.err

@@ -50,9 +50,9 @@ class _Lines(logging.Handler):
 
 
 def line_of(record: logging.LogRecord) -> Text | None:
-    """Return the line that tells of a log record, None if it is of no interest to a user.
+    """Return a log record as a line for a user, or None where it does not concern one.
 
-    What a client sent is shown as text, terminal control and markup included.
+    Control characters and markup that a client sent are shown as text.
     """
     facts = vars(record)
     match str(record.msg).partition(":")[0]:

@@ -20,10 +20,10 @@ SHORTEST_SECRET = 16
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Either a token, or a key with its secret; without any the published developer's pair.
+    """A token, or a key with its secret. Without any of them, the published pair is in force.
 
     Raises:
-        ValueError: both ways are given, half of the second, or what no header can carry.
+        ValueError: both ways are given, or half of the second, or a token that no header can carry.
     """
 
     token: str | None = field(default=None, repr=False)

@@ -38,7 +38,7 @@ class CannotServe(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ServeSettings:
-    """What to serve, and where; `engine` None is speech where it can be had.
+    """What to serve, and where. Without `engine`, speech is used if its extra is installed.
 
     Raises:
         ValueError: the options do not go together.
@@ -150,16 +150,16 @@ def _greeting(settings: ServeSettings, gateway: Gateway, engine: SpeechEngine) -
     kind = Engine.SCRIPTED if scripted else Engine.SPEECH
     yield f"agent-conn gateway on {gateway.base_url}, engine {kind}; Ctrl-C stops it"
     if settings.inspector is not None:
-        yield f"what it sees: {gateway.inspector_url}"
+        yield f"inspector: {gateway.inspector_url}"
     if scripted and settings.engine is None:
         yield "for real speech: pip install 'agent-conn[speech]'"
     if settings.credentials.token is not None:
         yield "LiveKit's clients mint tokens themselves: for them use --api-key and --api-secret"
     if is_loopback(settings.host):
         return
-    yield "other machines reach it by this one's address, which --tls wants as --host"
+    yield "other machines use this machine's address; with --tls, pass that address as --host"
     if not settings.tls:
-        yield "tokens, audio and text cross the network in the clear without --tls"
+        yield "without --tls, tokens, audio and text are not encrypted on the network"
 
 
 def _exports(settings: ServeSettings, gateway: Gateway, ca_file: Path | None) -> str:

@@ -32,8 +32,8 @@ class Stage(Enum):
 class StallAtAccept:
     """TCP connect hangs: the backlog is full and SYNs go unanswered.
 
-    In force from the injection until it is withdrawn, for every connect; `times` has no
-    meaning for it. Observed on Linux; elsewhere the connect may fail at once.
+    It holds for every connect from the injection until it is withdrawn, whatever `times` says.
+    On other systems than Linux the connect may fail at once.
     """
 
     stage: ClassVar[Stage] = Stage.LISTENER
@@ -130,7 +130,7 @@ class BadAccept:
 
 @dataclass(frozen=True, slots=True)
 class UnaskedExtension:
-    """The 101 names a websocket extension that was not asked for."""
+    """The 101 names a websocket extension that the client did not ask for."""
 
     extension: str = "x-unasked"
     stage: ClassVar[Stage] = Stage.REQUEST
@@ -141,7 +141,7 @@ class UnaskedExtension:
 
 @dataclass(frozen=True, slots=True)
 class UnaskedSubprotocol:
-    """The 101 names a subprotocol that was not asked for."""
+    """The 101 names a subprotocol that the client did not ask for."""
 
     subprotocol: str = "x-unasked"
     stage: ClassVar[Stage] = Stage.REQUEST
@@ -174,7 +174,7 @@ class AcceptAndClose:
 
 @dataclass(frozen=True, slots=True)
 class CloseWith:
-    """A Close frame with `code` and `reason` after `after_messages` messages of the peer."""
+    """The gateway sends a Close frame after `after_messages` messages of the peer."""
 
     code: int
     after_messages: int = 0
@@ -189,9 +189,9 @@ class CloseWith:
 
 @dataclass(frozen=True, slots=True)
 class GoSilent:
-    """After `after_messages` messages the socket stays open and nothing is answered.
+    """After `after_messages` messages the gateway answers nothing, and the socket stays open.
 
-    Not even a ping or a Close; what comes in is read and thrown away.
+    It answers no ping and no Close either. It reads what comes in and throws it away.
     """
 
     after_messages: int = 0
@@ -203,7 +203,7 @@ class GoSilent:
 
 @dataclass(frozen=True, slots=True)
 class StopReading:
-    """After `after_messages` messages the socket is read no more, so that the sender blocks."""
+    """After `after_messages` messages the gateway stops reading, so that the sender blocks."""
 
     after_messages: int = 0
     stage: ClassVar[Stage] = Stage.REQUEST
@@ -214,7 +214,7 @@ class StopReading:
 
 @dataclass(frozen=True, slots=True)
 class IgnoreClose:
-    """A Close is ignored, and a message is sent every `interval` seconds for ever."""
+    """The gateway ignores a Close, and sends a message every `interval` seconds for ever."""
 
     interval: float = 0.02
     stage: ClassVar[Stage] = Stage.REQUEST
@@ -227,7 +227,7 @@ class IgnoreClose:
 class DropAfter:
     """TCP ends without a Close frame after `messages` messages of the peer.
 
-    By a FIN, or by a RST with `reset`.
+    It ends by a FIN, or with `reset` by a RST.
     """
 
     messages: int = 0
@@ -240,7 +240,7 @@ class DropAfter:
 
 @dataclass(frozen=True, slots=True)
 class IdleTimeout:
-    """A Close frame with `code` and `reason` once the peer has sent no message for `seconds`.
+    """The gateway sends a Close frame once the peer has sent no message for `seconds`.
 
     The clock starts when the connection opens, or when the fault is injected into it.
     """
@@ -258,7 +258,7 @@ class IdleTimeout:
 
 @dataclass(frozen=True, slots=True)
 class SessionLimit:
-    """A Close frame with `code` and `reason` after `seconds`, however busy the connection is.
+    """The gateway sends a Close frame after `seconds`, however busy the connection is.
 
     The clock starts when the connection opens, or when the fault is injected into it.
     """
@@ -278,8 +278,8 @@ class SessionLimit:
 class ConcurrencyLimit:
     """The request is answered with a 429 and a quota body if `limit` websockets are open.
 
-    With fewer open websockets the request is served. `times` counts the refusals; None makes the
-    limit a lasting one.
+    With fewer open websockets the request is served. `times` counts the refusals; with None the
+    limit lasts.
     """
 
     limit: int = 1

@@ -12,9 +12,9 @@ from agent_conn.gateway.faults.kinds import ConcurrencyLimit, Fault, Stage
 
 
 class Injection:
-    """One fault put into a plan, in force until it is used up or withdrawn.
+    """A fault that was injected. It stays in force until it is used up or withdrawn.
 
-    As a context manager it is withdrawn on leaving.
+    It is a context manager: leaving the block withdraws it.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Injection:
         return f"<Injection of {self.fault!r}, {self.struck} struck, {left} to go>"
 
     def withdraw(self) -> None:
-        """Strike no further connection. Idempotent; connections already struck stay so."""
+        """Strike no further connection. Connections that have met the fault keep it. Idempotent."""
         self._withdraw(self)
 
     def __enter__(self) -> Self:

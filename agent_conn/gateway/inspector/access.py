@@ -43,9 +43,9 @@ class Refused(Exception):
 class Access:
     """Decides which requests reach the inspector of a gateway that listens on `host`.
 
-    Without `token` everything that comes over loopback may; a page of another site may not,
-    nor one that had its name rebound to this address. With `token`, only a browser that has
-    shown it once, and then by a cookie that is not the token.
+    Without `token` it serves every request over loopback, but for those of another site's page or
+    of a page whose name was rebound to this address. With `token` it serves a browser that has
+    shown it once and has a cookie since, which is not the token.
 
     Raises:
         ConfigurationError: `host` is not loopback and `allow_remote` or `token` is missing.
@@ -72,10 +72,10 @@ class Access:
         return self._token is not None
 
     def check_host(self, request: web.Request) -> None:
-        """Refuse a Host that is a name of somebody else's (DNS rebinding).
+        """Refuse a request whose Host header names another host (DNS rebinding).
 
         Raises:
-            Refused: it is one.
+            Refused: it names another.
         """
         if not self._hosts.include(request.headers.get(hdrs.HOST, "")):
             raise Refused(403, "the Host header names another host")

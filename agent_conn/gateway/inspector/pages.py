@@ -37,9 +37,9 @@ Serve = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Inspector:
     """Asks a `Gateway` for its inspector, at `Gateway.inspector_url`.
 
-    On a host that is not loopback it takes `allow_remote`, and then a `token`. With a token a
-    browser has to show it once: in a form, or as ``?token=`` in the page's address. The last
-    `max_connections` connections are kept in memory.
+    On another host than loopback it needs `allow_remote` and a `token`. A browser must show the
+    token once: in a form, or as ``?token=`` in the page's address. The inspector keeps the last
+    `max_connections` connections in memory.
 
     Raises:
         ConfigurationError: `max_connections` is below 1, or `token` cannot be one.
@@ -49,8 +49,8 @@ class Inspector:
     allow_remote: bool = False
     max_connections: int = MAX_CONNECTIONS
     exports: Mapping[str, str] = field(default_factory=dict)
-    """What a client's environment needs beside the URL, as shell words, for a page that is still
-    empty. No secret may stand in it."""
+    """Variables that a client needs beside the URL, as shell words. A page without connections
+    shows them, so they must hold no secret."""
 
     def __post_init__(self) -> None:
         token = self.token

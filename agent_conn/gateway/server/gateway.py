@@ -54,28 +54,28 @@ class Gateway:
     other services are answered 501.
 
     Args:
-        engine: Who hears and speaks; it stays its owner's to close. Default: a scripted one.
-        chat_replies: The answers of a chat, in turn; without any it repeats the user.
-        end_of_turn: The probability of every prediction that a turn has ended, 0 to 1.
-        interruption: The probability that speech over the agent is an interruption, 0 to 1.
-        host: What to listen on.
+        engine: The speech engine, which you close yourself. Default: a `ScriptedEngine`.
+        chat_replies: The answers that a chat gives in turn. Default: what the user said.
+        end_of_turn: What every end-of-turn prediction reports, a probability from 0 to 1.
+        interruption: What every interruption prediction reports, a probability from 0 to 1.
+        host: The address to listen on.
         port: The port; 0 takes a free one.
-        tls: Serve TLS, with an authority made for this gateway; see `client_ssl`.
-        token: The gateway opens to this token alone.
-        api_key: It opens to inference tokens of this key and `api_secret`; without these and
-            `token`, to anyone.
+        tls: Serve TLS with a certificate made for this gateway. Clients use `client_ssl`.
+        token: Accept this bearer token alone.
+        api_key: Accept inference tokens of this key and `api_secret`. Without these and
+            `token`, accept everyone.
         api_secret: The secret of `api_key`.
         check_host: Refuse requests whose Host header does not name this machine.
         header_names: The headers that carry ids.
-        shown_headers: Headers that are recorded by value; of those that are not known to be
-            harmless the name alone is.
-        heartbeat: Seconds between pings of the gateway's own; None for none.
-        request_timeout: Seconds after which a connection without a whole request is closed,
-            and an idle one after its answer; None for an hour.
-        max_msg_size: Bytes of a websocket's message, and of a request's body.
-        keep_handshakes: How many requests `handshakes` holds; None for as many as fit into
-            24 MiB, which is also the limit of any other number.
-        inspector: Serve a page that shows the connections.
+        shown_headers: Headers to record with their values. Of a header that is not known to be
+            harmless, only the name is recorded.
+        heartbeat: Seconds between the gateway's own pings; None sends none.
+        request_timeout: Seconds after which the gateway closes a connection that has not sent a
+            whole request, or that is idle after its answer; None waits for an hour.
+        max_msg_size: The largest websocket message and request body, in bytes.
+        keep_handshakes: How many requests `handshakes` keeps; None keeps as many as fit into
+            24 MiB, which limits every number.
+        inspector: Serve a page that shows the connections and injects faults.
 
     Raises:
         ConfigurationError: an argument is wrong.
@@ -235,7 +235,7 @@ class Gateway:
 
     @property
     def base_url(self) -> str:
-        """What LiveKit's clients take as `base_url`: ``http(s)://host:port/v1``."""
+        """The `base_url` for LiveKit's clients: ``http(s)://host:port/v1``."""
         return f"{'https' if self._settings.tls else 'http'}://{self._authority()}/v1"
 
     @property
@@ -255,7 +255,7 @@ class Gateway:
 
     @property
     def engine(self) -> SpeechEngine:
-        """Who hears and speaks; another one serves the sessions that begin after it was set."""
+        """The speech engine. Setting another affects the sessions that begin after that."""
         return self._services.engine
 
     @engine.setter
@@ -283,9 +283,10 @@ class Gateway:
         return self._sockets.accepted
 
     def inject(self, fault: Fault, times: int | None = 1) -> Injection:
-        """Have the next `times` connections meet `fault`; None is until it is withdrawn.
+        """Apply `fault` to the next `times` connections; None applies it until it is withdrawn.
 
-        Faults queue up and strike in the order of injection; see `FaultPlan`.
+        Faults wait in a queue and only its first is ever applied: one that strikes before a request
+        to the next TCP connection, any other to the next request.
 
         Raises:
             ConfigurationError: `fault` is not one of `FAULTS`, or `times` is below 1.
@@ -302,15 +303,15 @@ class Gateway:
         return injection
 
     def withdraw_faults(self) -> None:
-        """Withdraw every injection; connections already struck stay so."""
+        """Withdraw every injection. Connections that have met a fault keep it."""
         self._plan.clear()
         for injection in tuple(self._stalls):
             injection.withdraw()
 
     async def wait_until(self, predicate: Callable[[], bool], timeout: float = 5.0) -> None:
-        """Return once `predicate` is true; it is asked again at every change in the gateway.
+        """Wait until `predicate()` is true.
 
-        Accepts, requests, openings, messages received and closes are changes.
+        It is called again after every accept, request, opening, received message and close.
 
         Raises:
             TimeoutError: it is still false after `timeout` seconds.
@@ -320,7 +321,7 @@ class Gateway:
         )
 
     async def wait_idle(self, timeout: float = 5.0) -> None:
-        """Return once no socket is open.
+        """Wait until no socket is open.
 
         Raises:
             TimeoutError: some still are after `timeout` seconds; the text names them.

@@ -100,8 +100,8 @@ def _any_secret_length() -> Iterator[None]:
 class BearerCheck:
     """Decides whether a request's Authorization header opens the gateway.
 
-    With `token`, that very token; with `api_key` and `api_secret`, any valid inference token
-    of theirs; with neither, anything.
+    With `token` only that token opens it, with `api_key` and `api_secret` any valid inference
+    token of theirs. With neither, everything opens it.
 
     Raises:
         ConfigurationError: both ways are given, or only half of the second.

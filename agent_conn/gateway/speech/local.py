@@ -27,8 +27,8 @@ class LocalSpeech:
     Each recognition runs in a process of its own, so that the event loop stays free;
     `warm_recognizers` idle ones are kept. `voice` is espeak's voice, such as ``en-us`` or
     ``en-us+f3``, with its speed and pitch. Close it after the gateway, or use it as a context
-    manager. Needs ``agent-conn[speech]``; what is missing is told on first use, by
-    `SpeechUnavailable`.
+    manager. Needs ``agent-conn[speech]``; the first use raises
+    `SpeechUnavailable` where a package is missing.
 
     Raises:
         ConfigurationError: `warm_recognizers` is negative or `threads` below 1.
