@@ -36,7 +36,7 @@ def token_source(options: argparse.Namespace) -> TokenSource | None:
     if not options.api_key:
         return os.environ.get(TOKEN_VARIABLE) or None
     mint = partial(mint_token, options.api_key, options.api_secret)
-    mint()  # A missing package is better told here than as the failure of a dial.
+    mint()  # So that a missing package is reported here, and not as the failure of a dial.
     return mint
 
 
@@ -84,7 +84,7 @@ def wav_file(name: str) -> tuple[bytes, int]:
 def run(
     work: Callable[[argparse.Namespace], Coroutine[Any, Any, None]], parser: argparse.ArgumentParser
 ) -> NoReturn:
-    """Run an example and exit; what goes wrong is told in one line."""
+    """Run an example and exit; an error is printed in one line."""
     options = parser.parse_args()
     if bool(options.api_key) is not bool(options.api_secret):
         parser.error("--api-key and --api-secret go together")

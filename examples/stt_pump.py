@@ -72,7 +72,7 @@ async def transcribe(
         heard.clear()
         finalized.clear()
         await ws.send_json({"type": "session.finalize"})
-        # Both answers are optional, so that their absence is no error.
+        # Both answers are optional, so their absence is not an error.
         with suppress(TimeoutError):
             async with asyncio.timeout(FINALIZE_SECONDS):
                 await heard.wait()

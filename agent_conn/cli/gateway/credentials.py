@@ -1,4 +1,4 @@
-"""What opens the gateway of the command line, and how a shell is told of it."""
+"""The credentials of the command line's gateway, and their lines for a shell."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def _check_own(options: Options) -> None:
 def _token(
     credentials: Credentials, url: URL, options: Options, secrets: Secrets
 ) -> Callable[[], str] | None:
-    """What gives a token for each dial. It is asked once here, where a wrong one is better told."""
+    """Return what makes a token for each dial. One is made at once, to report a wrong one early."""
     secrets.add(credentials.token, credentials.api_key, credentials.api_secret)
     secrets.add_query(url)
     if credentials.source is None:

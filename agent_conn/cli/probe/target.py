@@ -50,7 +50,7 @@ def websocket_url(text: str) -> URL:
     path is empty, or is that of a service alone.
 
     Raises:
-        ConfigurationError: it is no URL that can be dialled.
+        ConfigurationError: it cannot be dialled.
     """
     url = check_url(text, "URL")
     if url.path.rstrip("/") in _WITHOUT_VERSION:

@@ -300,7 +300,7 @@ OpenFault: TypeAlias = (
     | IdleTimeout
     | SessionLimit
 )
-"""What can be done to a connection that is open."""
+"""A fault that an open connection can meet."""
 
 Fault: TypeAlias = (
     StallAtAccept
@@ -317,7 +317,7 @@ Fault: TypeAlias = (
     | ConcurrencyLimit
     | OpenFault
 )
-"""Any of the ways in which a gateway can be told to misbehave."""
+"""Any of the ways in which a gateway can misbehave."""
 
 FAULTS: tuple[type[Fault], ...] = (
     StallAtAccept,

@@ -21,7 +21,7 @@ MAX_SHOWN = 256
 
 
 class Revision:
-    """Counts the changes in a journal, so that a page can be told what it has not seen."""
+    """Counts the changes in a journal, so that a page gets what it has not seen."""
 
     def __init__(self) -> None:
         self.value: int = 0

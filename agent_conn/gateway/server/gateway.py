@@ -1,4 +1,4 @@
-"""The gateway: a real inference gateway on this machine, which can be told to misbehave."""
+"""The gateway: a real inference gateway on this machine, which misbehaves on demand."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def check_whole(name: str, value: object, least: int, most: int | None = None) -
     """Check a whole number.
 
     Raises:
-        ConfigurationError: it is none, or out of range; the message has `name` and the value.
+        ConfigurationError: it is not one, or out of range; the message has `name` and the value.
     """
     fits = isinstance(value, int) and not isinstance(value, bool) and value >= least
     if not fits or (most is not None and isinstance(value, int) and value > most):

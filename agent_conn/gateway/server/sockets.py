@@ -98,7 +98,7 @@ class PeerSocket:
 
 
 class SocketObserver(Protocol):
-    """Is told of every socket's two ends."""
+    """Watches the accept and the close of every socket."""
 
     def accepted(self, peer_socket: PeerSocket) -> None:
         """It was accepted."""

@@ -62,7 +62,7 @@ class ScriptedEngine:
 
 
 class ScriptedRecognizer:
-    """The recogniser of a `ScriptedEngine`; it counts bytes and hears what it was told to."""
+    """The recogniser of a `ScriptedEngine`; it counts bytes and hears the script."""
 
     def __init__(
         self, transcripts: tuple[str, ...], sample_rate: int, interim_bytes: int, language: str
