@@ -18,8 +18,9 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from agent_conn._identity import AgentIdentity, AttributionLevel
+from agent_conn._options import check_seconds
 from agent_conn._room import RoomConnected
-from agent_conn.errors import ConfigurationError, StateError
+from agent_conn.errors import StateError
 from agent_conn.gateway import Connection, Fault, Gateway, Handshake, SpeechEngine
 
 __all__ = ["InferenceGateway", "RoomIdentity"]
@@ -46,8 +47,7 @@ class InferenceGateway:
     """
 
     def __init__(self, gateway: Gateway | None = None, *, stop_timeout: float = 5.0) -> None:
-        if not stop_timeout > 0:
-            raise ConfigurationError(f"stop_timeout must be positive, got {stop_timeout!a:.40}")
+        check_seconds("stop_timeout", stop_timeout)
         self._gateway = gateway if gateway is not None else Gateway()
         self._stop_timeout = stop_timeout
         self._started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()

@@ -5,9 +5,9 @@ Each check raises ConfigurationError, which names the field and shows a wrong nu
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
+from agent_conn._checks import check_count
 from agent_conn._identity import is_header_name, is_printable_ascii
 from agent_conn.errors import ConfigurationError
 
@@ -19,37 +19,19 @@ UNSENDABLE_CODES = frozenset({1005, 1006, 1015})
 
 def check_close_code(code: object) -> None:
     """A code that a Close frame can carry."""
-    if not _is_whole(code, 1000, 4999) or code in UNSENDABLE_CODES:
-        raise ConfigurationError(
-            "code must be a close code from 1000 to 4999, and not 1005, 1006 or 1015, "
-            f"got {code!a:.40}"
-        )
+    if check_count("code", code, least=1000, most=4999) in UNSENDABLE_CODES:
+        raise ConfigurationError(f"code must not be 1005, 1006 or 1015, got {code}")
 
 
 def check_wire_code(code: object) -> None:
     """What a Close frame has room for; codes that may not be sent are faults too."""
-    if not _is_whole(code, 0, 0xFFFF):
-        raise ConfigurationError(f"code must be a whole number from 0 to 65535, got {code!a:.40}")
+    check_count("code", code, least=0, most=0xFFFF)
 
 
 def check_reason(reason: object) -> None:
     """A reason that a Close frame can carry."""
     if not isinstance(reason, str) or len(_utf8("reason", reason)) > MAX_REASON:
         raise ConfigurationError(f"reason must be a str of at most {MAX_REASON} bytes in UTF-8")
-
-
-def check_count(name: str, count: object) -> None:
-    """A number of messages."""
-    if not _is_whole(count, 0, math.inf):
-        raise ConfigurationError(f"{name} must be a whole number of 0 or more, got {count!a:.40}")
-
-
-def check_status(status: object, least: int, most: int) -> None:
-    """An HTTP status."""
-    if not _is_whole(status, least, most):
-        raise ConfigurationError(
-            f"status must be a whole number from {least} to {most}, got {status!a:.40}"
-        )
 
 
 def check_header_value(name: str, value: object) -> None:
@@ -70,10 +52,6 @@ def check_bytes(name: str, data: object) -> None:
     """Bytes to answer."""
     if not isinstance(data, bytes):
         raise ConfigurationError(f"{name} must be bytes, got {type(data).__name__}")
-
-
-def _is_whole(value: object, least: float, most: float) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 def _utf8(name: str, text: str) -> bytes:

@@ -7,15 +7,14 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import ClassVar, Literal, TypeAlias
 
+from agent_conn._checks import check_count
 from agent_conn._options import check_seconds
 from agent_conn.errors import ConfigurationError
 from agent_conn.gateway.faults.checks import (
     check_bytes,
-    check_count,
     check_header_value,
     check_headers,
     check_reason,
-    check_status,
     check_wire_code,
 )
 
@@ -103,7 +102,7 @@ class Reject:
     stage: ClassVar[Stage] = Stage.REQUEST
 
     def __post_init__(self) -> None:
-        check_status(self.status, 200, 599)
+        check_count("status", self.status, least=200, most=599)
         check_headers(self.headers)
         check_bytes("body", self.body)
 
@@ -117,7 +116,7 @@ class Redirect:
     stage: ClassVar[Stage] = Stage.REQUEST
 
     def __post_init__(self) -> None:
-        check_status(self.status, 300, 399)
+        check_count("status", self.status, least=300, most=399)
         check_header_value("location", self.location)
 
 
@@ -183,7 +182,7 @@ class CloseWith:
 
     def __post_init__(self) -> None:
         check_wire_code(self.code)
-        check_count("after_messages", self.after_messages)
+        check_count("after_messages", self.after_messages, least=0)
         check_reason(self.reason)
 
 
@@ -198,7 +197,7 @@ class GoSilent:
     stage: ClassVar[Stage] = Stage.REQUEST
 
     def __post_init__(self) -> None:
-        check_count("after_messages", self.after_messages)
+        check_count("after_messages", self.after_messages, least=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +208,7 @@ class StopReading:
     stage: ClassVar[Stage] = Stage.REQUEST
 
     def __post_init__(self) -> None:
-        check_count("after_messages", self.after_messages)
+        check_count("after_messages", self.after_messages, least=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +234,7 @@ class DropAfter:
     stage: ClassVar[Stage] = Stage.REQUEST
 
     def __post_init__(self) -> None:
-        check_count("messages", self.messages)
+        check_count("messages", self.messages, least=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +285,7 @@ class ConcurrencyLimit:
     stage: ClassVar[Stage] = Stage.REQUEST
 
     def __post_init__(self) -> None:
-        check_count("limit", self.limit)
+        check_count("limit", self.limit, least=0)
 
 
 OpenFault: TypeAlias = (

@@ -10,6 +10,7 @@ from typing import Any
 
 from aiohttp import hdrs, web
 
+from agent_conn._checks import check_count
 from agent_conn._identity import is_printable_ascii
 from agent_conn.errors import ConfigurationError
 from agent_conn.gateway.faults.forms import describe_faults
@@ -56,10 +57,7 @@ class Inspector:
         token = self.token
         if token is not None and not (token.strip() and is_printable_ascii(token)):
             raise ConfigurationError("token of the inspector must be printable ASCII and not blank")
-        if self.max_connections < 1:
-            raise ConfigurationError(
-                f"max_connections must be a whole number of at least 1, got {self.max_connections}"
-            )
+        check_count("max_connections", self.max_connections)
 
 
 class InspectorPages:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from agent_conn.errors import ConfigurationError
+from agent_conn._checks import check_count
 from agent_conn.gateway.speech.engine import SpokenAudio, Word
 from agent_conn.gateway.speech.espeak import Voice, speak
 from agent_conn.gateway.speech.resample import resample
@@ -37,12 +37,8 @@ class LocalSpeech:
     def __init__(
         self, *, voice: Voice = DEFAULT_VOICE, warm_recognizers: int = 2, threads: int = 8
     ) -> None:
-        if warm_recognizers < 0:
-            raise ConfigurationError(
-                f"warm_recognizers must be 0 or more, got {warm_recognizers!a:.40}"
-            )
-        if threads < 1:
-            raise ConfigurationError(f"threads must be at least 1, got {threads!a:.40}")
+        check_count("warm_recognizers", warm_recognizers, least=0)
+        check_count("threads", threads)
         self._voice = voice
         self._pool = SphinxPool(warm_recognizers)
         self._threads = EngineThreads(threads)

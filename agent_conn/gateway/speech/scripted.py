@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from functools import lru_cache
 from math import pi, sin
 
+from agent_conn._checks import check_count
 from agent_conn.errors import ConfigurationError
 from agent_conn.gateway.speech.engine import SpokenAudio, Transcript, Word
 from agent_conn.gateway.speech.resample import encode_samples
@@ -37,8 +38,7 @@ class ScriptedEngine:
     ) -> None:
         if not transcripts:
             raise ConfigurationError("transcripts must have at least one text, got none")
-        if interim_bytes <= 0:
-            raise ConfigurationError(f"interim_bytes must be positive, got {interim_bytes!a:.40}")
+        check_count("interim_bytes", interim_bytes)
         self._transcripts = tuple(transcripts)
         self._audio = audio
         self._interim_bytes = interim_bytes
