@@ -53,7 +53,7 @@ def _entry(entry: Entry, scheme: str, epoch: float) -> dict[str, Any]:
             # What the client took to send its request: the wait for its room, mostly.
             "blocked": _milliseconds(times["secured"], times["requested"]),
             "send": 0,
-            "wait": _milliseconds(times["requested"], times["answered"]),
+            "wait": max(0.0, _milliseconds(times["requested"], times["answered"])),
             "receive": max(0.0, _milliseconds(times["answered"], ended)),
         },
         "serverIPAddress": "",
