@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
@@ -190,9 +191,11 @@ class InspectorPages:
         response = web.StreamResponse(headers=SECURITY_HEADERS)
         response.content_type = "application/json"
         response.headers[hdrs.CONTENT_DISPOSITION] = 'attachment; filename="connections.har"'
-        await response.prepare(request)
-        async for part in as_har(self.journal, request.scheme):
-            await response.write(part)
+        # The page may go in the middle of it.
+        with suppress(ConnectionError):
+            await response.prepare(request)
+            async for part in as_har(self.journal, request.scheme):
+                await response.write(part)
         return response
 
     async def _clear(self, _: web.Request) -> web.StreamResponse:
