@@ -100,7 +100,7 @@ async def test_a_connection_appears_is_upgraded_and_closes(
             room.connected.set()
             assert await loop.upgrade()
             await expect(row.locator(".chip b")).to_have_text("AGENT")
-            await expect(row.locator(".cell.level")).to_contain_text("was ROOM, still open")
+            await expect(row.locator(".cell.level")).to_contain_text("ROOM still open")
             await screenshot(page, "upgraded")
         await expect(rows(page)).to_have_count(1)
         await expect(rows(page).locator(".cell.level .second")).to_have_text("was ROOM")

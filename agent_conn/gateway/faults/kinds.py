@@ -239,7 +239,7 @@ class DropAfter:
 
 @dataclass(frozen=True, slots=True)
 class IdleTimeout:
-    """The gateway sends a Close frame once the peer has sent no message for `seconds`.
+    """The gateway sends a Close frame when the peer sends no message in the given `seconds`.
 
     The clock starts when the connection opens, or when the fault is injected into it.
     """
@@ -257,7 +257,7 @@ class IdleTimeout:
 
 @dataclass(frozen=True, slots=True)
 class SessionLimit:
-    """The gateway sends a Close frame after `seconds`, however busy the connection is.
+    """The gateway sends a Close frame after the given `seconds`, however busy the connection is.
 
     The clock starts when the connection opens, or when the fault is injected into it.
     """

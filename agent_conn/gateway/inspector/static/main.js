@@ -114,7 +114,10 @@ byId("filter-text").addEventListener("input", (event) => {
   grid.filters.text = event.target.value.trim().toLowerCase();
   refilter();
 });
-byId("faults-next").addEventListener("click", () => drawer.showFaults());
+byId("faults-next").addEventListener("click", () => {
+  grid.select(null);
+  drawer.showFaults();
+});
 byId("clear").addEventListener("click", () => send("DELETE", "/inspector/connections"));
 // What is not there any more grows no older.
 setInterval(() => gone.lost || grid.tick(), 1000);

@@ -104,9 +104,10 @@ export class Row {
     const before = this.line.previous;
     setHidden(this.from, before === null);
     if (before === null) return;
-    const still = before.state === "open" ? ", still open" : "";
-    setText(this.from, `was ${before.level}${still}`);
-    setAttribute(this.from, "title", `#${one.number} took over from #${before.number}${still}`);
+    const still = before.state === "open";
+    setText(this.from, still ? `${before.level} still open` : `was ${before.level}`);
+    const rest = still ? ", which is still open" : "";
+    setAttribute(this.from, "title", `#${one.number} took over from #${before.number}${rest}`);
   }
 }
 
