@@ -75,7 +75,7 @@ STAYS: list[tuple[Fault, type[ConnectError]]] = [
     (UnaskedSubprotocol(), HandshakeInvalid),
 ]
 AFTER_OPEN = {
-    AcceptAndClose, CloseWith,  DropAfter, GoSilent, IdleTimeout, IgnoreClose,
+    AcceptAndClose, CloseWith, DropAfter, GoSilent, IdleTimeout, IgnoreClose,
     SessionLimit, StopReading,
 }  # fmt: skip
 
