@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks import (
+    endpoints,
     fanout,
     importing,
     memory,
@@ -41,6 +42,7 @@ MEASUREMENTS = {
     module.MEASUREMENT.name: module.MEASUREMENT
     for module in (
         predial,
+        endpoints,
         opening,
         memory,
         messages,

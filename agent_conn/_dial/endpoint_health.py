@@ -87,6 +87,10 @@ class EndpointHealth:
         left = [place for place in range(len(self._failures)) if place not in tried]
         return min(left, key=lambda place: self._rank(place, now), default=None)
 
+    def works(self) -> bool:
+        """Whether the current one has not failed since it last opened."""
+        return not self._failures[self.current]
+
     def ejected(self, place: int, now: float) -> bool:
         """Whether it is left out as long as there is another."""
         return self._failures[place] >= FAILURES and now < self._retry_at[place]

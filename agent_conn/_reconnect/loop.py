@@ -286,7 +286,8 @@ class Reconnector:
         loss = old.loss or self._drop or ConnectionLost("closed with code 1000", code=1000)
         self._counted.count(lost=1)
         self._counted.last_error = loss
-        pause = self._budget.lost(loss, lived)
+        elsewhere = old.endpoints is not None and old.endpoints.health.works()
+        pause = self._budget.lost(loss, lived, elsewhere=elsewhere)
         if await self._take_over():
             return Pause(0.0)
         self._current = None

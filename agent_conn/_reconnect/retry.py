@@ -201,8 +201,10 @@ class RetryBudget:
         # On top, since all that were told the same would come back together.
         return Pause(least + seconds, least)
 
-    def lost(self, error: AgentConnError, lived: float) -> Pause:
+    def lost(self, error: AgentConnError, lived: float, *, elsewhere: bool = False) -> Pause:
         """How long to wait after a connection that was open for ``lived`` seconds has ended.
+
+        ``elsewhere``: whether the next dial is to another endpoint, which is not restarting.
 
         Raises:
             RetriesExhausted: no redial is left.
@@ -215,7 +217,7 @@ class RetryBudget:
             self._set_back()
         self._take(error)
         seconds = self._short_delay() if short else 0.0
-        if isinstance(error, ConnectionLost) and error.code in _RESTARTS:
+        if isinstance(error, ConnectionLost) and error.code in _RESTARTS and not elsewhere:
             spread = min(self._policy.restart_spread, self._policy.cap)
             seconds = max(seconds, self._random() * spread)
         return Pause(seconds)

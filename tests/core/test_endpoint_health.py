@@ -137,6 +137,17 @@ def test_after_a_failure_the_next_is_the_current_one() -> None:
     assert order(three) == [0, 1, 2]
 
 
+def test_what_works_is_a_current_one_that_has_not_failed() -> None:
+    two = health(2)
+    assert two.works()
+    two.failed(0, 0.0)
+    assert two.works()
+    two.failed(1, 0.0)
+    assert not two.works()
+    two.opened(1)
+    assert two.works()
+
+
 def test_a_failure_of_another_leaves_the_current_one() -> None:
     three = health()
     three.failed(1, 0.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import aiohttp
@@ -12,7 +13,6 @@ import pytest
 from helpers.canary import TOKEN
 from helpers.pair import Pair, echoed, failed, open_pair, trusting
 from helpers.support import Room, Stopwatch
-from matrix.proxy import FaultProxy
 
 from agent_conn import (
     AttributionLevel,
@@ -176,23 +176,39 @@ async def test_each_upgrade_reads_the_identity_anew(pair: Pair, room: Room) -> N
 
 async def test_one_upgrade_at_a_time_is_sent_and_who_waits_is_next(pair: Pair) -> None:
     """The near one is connected late, when the far one has the Upgrade and does not answer."""
-    async with FaultProxy(pair.near.port) as line:
-        line.at_first_bytes = lambda passage: passage.lose()
-        endpoints = Endpoints([f"wss://127.0.0.1:{line.port}/v1/echo", pair.far.url("/v1/echo")])
+    late = asyncio.Event()
+    piping: list[asyncio.Task[None]] = []
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await late.wait()
+        to_near = await asyncio.open_connection("127.0.0.1", pair.near.port)
+        there, back = pipe(reader, to_near[1]), pipe(to_near[0], writer)
+        piping.extend(asyncio.create_task(one, name="pipe") for one in (there, back))
+
+    async with await asyncio.start_server(carry, "127.0.0.1", 0) as line:
+        near = f"wss://127.0.0.1:{line.sockets[0].getsockname()[1]}/v1/echo"
         pair.far.inject(StallInHandshake())
+        endpoints = Endpoints([near, pair.far.url("/v1/echo")])
         connection = InferenceConnection(pair.session, endpoints, open_timeout=2.0)
         opening = asyncio.create_task(echoed(connection))
         await pair.far.wait_until(lambda: len(pair.far.handshakes) == 1)
-        near = line.passages[0]
-        near.restore()
-        # A ServerHello has come through, and a client's answer gone out.
-        await line.wait_until(lambda: near.turns >= 3)
-        await asyncio.sleep(0.05)
-        assert pair.near.handshakes == []
+        late.set()
+        await pair.near.wait_until(lambda: pair.near.accepted == 1)
         # The far one has its share of open_timeout, and no more.
-        assert await opening == f"wss://127.0.0.1:{line.port}/v1/echo"
-    assert len(pair.near.handshakes) == len(pair.far.handshakes) == 1
+        assert await opening == near
+        await asyncio.gather(*piping)
+    (first,), (second,) = pair.far.handshakes, pair.near.handshakes
+    assert second.secured_at is not None
+    assert second.request_at - second.secured_at > 0.3
+    assert first.request_at < second.secured_at
     assert connection.record.dials == 2
+
+
+async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+    writer.close()
 
 
 async def test_where_each_has_failed_the_last_failure_is_raised(any_pair: Pair) -> None:

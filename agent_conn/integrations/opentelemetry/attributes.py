@@ -28,6 +28,7 @@ PHASE = "agent_conn.phase"
 PHASE_SECONDS = "agent_conn.phase.duration"
 ENDED = "agent_conn.ended"
 CLOSE_CODE = "agent_conn.close_code"
+ENDPOINT = "agent_conn.endpoint"
 REASON = "agent_conn.reason"
 POOL = "agent_conn.pool.name"
 

@@ -14,6 +14,7 @@ from agent_conn.errors import ConnectionLost
 from agent_conn.integrations.opentelemetry.attributes import (
     CLOSE_CODE,
     ENDED,
+    ENDPOINT,
     ERROR_TYPE,
     PHASE_SECONDS,
     STATUS_CODE,
@@ -74,6 +75,11 @@ class Follower:
     def _end_connect(self, change: StateChanged) -> None:
         record, span = change.record, self._connect
         outcome = of_outcome(change)
+        if record.endpoint is not None:
+            # Which one it would be was not known when the span began.
+            self._where = {**of_url(change.url), ENDPOINT: record.endpoint}
+            self._place = self._instruments.place(change.url)
+            span.set_attributes(self._where)
         if span.is_recording():
             span.set_attributes({**of_caller(record), **of_opening(record), **outcome})
             if change.previous is _State.OPENING:
