@@ -123,7 +123,8 @@ def prepare(version: str) -> tuple[str | Path, ...]:
         found, environment = Path("/usr/bin/python3"), Path("/environment")
     check(*prefix, found, "-m", "venv", environment)
     python = (*prefix, environment / "bin" / "python")
-    check(*python, "-m", "pip", "install", "-q", "--upgrade", "-e", ".[dev]")
+    newest = ("--upgrade", "--upgrade-strategy", "eager")
+    check(*python, "-m", "pip", "install", "-q", *newest, "-e", ".[dev]")
     return python
 
 
