@@ -23,13 +23,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="asyncio",
         help="whose event loop the tests run on",
     )
+    parser.addoption(
+        "--eager-tasks",
+        action="store_true",
+        help="have each task begin as it is made; from Python 3.12 on",
+    )
 
 
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     name: str = config.getoption("--loop")
-    return {name: import_module(name).new_event_loop}
+    make: Callable[[], asyncio.AbstractEventLoop] = import_module(name).new_event_loop
+    if not config.getoption("--eager-tasks"):
+        return {name: make}
+
+    def make_eager() -> asyncio.AbstractEventLoop:
+        loop = make()
+        loop.set_task_factory(vars(asyncio)["eager_task_factory"])
+        return loop
+
+    return {f"{name}-eager": make_eager}
 
 
 def pytest_sessionstart() -> None:

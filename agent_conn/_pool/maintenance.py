@@ -249,5 +249,7 @@ class Maintenance:
 
 
 async def _reset(ws: aiohttp.ClientWebSocketResponse, reset: Reset) -> None:
+    # An eager task begins before it is noted, by which a reset that closes the pool is known.
+    await asyncio.sleep(0)
     async with asyncio.timeout(RESET_TIMEOUT):
         await reset(ws)

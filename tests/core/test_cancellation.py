@@ -106,7 +106,9 @@ async def test_cancelled_while_it_closes(any_line: Line, fault: GoSilent | None)
         connection = any_line.dial(close_timeout=0.3)
         await connection
         finished = await run_for_turns(connection.aclose(), turns)
-        assert connection.state is (ConnectionState.CLOSED if turns else ConnectionState.OPEN)
+        # An eager task begins as it is made.
+        begun = turns or asyncio.get_running_loop().get_task_factory() is not None
+        assert connection.state is (ConnectionState.CLOSED if begun else ConnectionState.OPEN)
         await connection.aclose()
         await any_line.gateway.wait_idle(2.0)
         if finished or turns == 30:
