@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from typing import Any
 
 from aiohttp import hdrs, web
 
 from agent_conn._identity import is_printable_ascii
+from agent_conn._usage import UsageMeter
 from agent_conn.errors import ConfigurationError
 from agent_conn.gateway.faults.forms import describe_faults
 from agent_conn.gateway.faults.injector import FaultInjector, Inject
@@ -68,11 +69,18 @@ class InspectorPages:
     """
 
     def __init__(
-        self, inspector: Inspector, host: str, inject: Inject, *, needs_token: bool
+        self,
+        inspector: Inspector,
+        host: str,
+        inject: Inject,
+        usage: UsageMeter,
+        *,
+        needs_token: bool,
     ) -> None:
         self.journal: Journal = Journal(inspector.max_connections)
         self._exports = dict(inspector.exports)
         self._needs_token = needs_token
+        self._usage = usage
         self._access = Access(host, inspector.token, allow_remote=inspector.allow_remote)
         self._injector = FaultInjector(self.journal, inject)
         self._sockets: SocketTable | None = None
@@ -91,6 +99,7 @@ class InspectorPages:
         router.add_get("/inspector/static/{name}", self._guard(self._static_file, public=True))
         router.add_post("/inspector/session", self._guard(self._begin_session, public=True))
         router.add_get("/inspector/access", self._guard(self._tell_access))
+        router.add_get("/inspector/usage", self._guard(self._tell_usage))
         router.add_get("/inspector/faults", self._guard(self._list_faults))
         router.add_get("/inspector/events", self._guard(self._events), allow_head=False)
         router.add_get("/inspector/connections/{number:[0-9]{1,9}}", self._guard(self._details))
@@ -160,6 +169,9 @@ class InspectorPages:
 
     async def _tell_access(self, _: web.Request) -> web.StreamResponse:
         return web.json_response({"exports": self._exports, "needsToken": self._needs_token})
+
+    async def _tell_usage(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response([asdict(used) for used in self._usage.usage])
 
     async def _list_faults(self, _: web.Request) -> web.StreamResponse:
         return web.json_response(describe_faults())

@@ -9,6 +9,7 @@ from http import HTTPStatus
 
 from aiohttp import hdrs, web
 
+from agent_conn._usage import UsageMeter
 from agent_conn.gateway.faults.answers import answer_badly, unasked_headers
 from agent_conn.gateway.faults.kinds import Fault, OpenFault, Stage
 from agent_conn.gateway.faults.plan import FaultPlan
@@ -45,6 +46,7 @@ class RequestHandler:
         redaction: Redaction,
         plan: FaultPlan,
         changes: Changes,
+        usage: UsageMeter,
         journal: Journal | None,
     ) -> None:
         self.handshakes: RecentHandshakes = RecentHandshakes(settings.keep_handshakes)
@@ -56,6 +58,7 @@ class RequestHandler:
         self._redaction = redaction
         self._plan = plan
         self._changes = changes
+        self._usage = usage
         self._journal = journal
         self._tasks: set[asyncio.Task[object]] = set()
 
@@ -193,7 +196,9 @@ class RequestHandler:
         await ws.prepare(request)
         handshake.answer(HTTPStatus.SWITCHING_PROTOCOLS, asyncio.get_running_loop().time())
         peer_socket.phase = "websocket"
-        connection = Connection(ws, transport, peer_socket, handshake, self._changes, entry)
+        connection = Connection(
+            ws, transport, peer_socket, handshake, self._changes, self._usage, entry
+        )
         self.connections.append(connection)
         if entry is not None and self._journal is not None:
             self._journal.opened(entry, connection)

@@ -18,6 +18,7 @@ from agent_conn._dial.open_hook import OpenHook
 from agent_conn._identity import AttributionLevel
 from agent_conn._options import TlsSetting, TokenSource, check_seconds, check_url, kind
 from agent_conn._record import ConnectionObserver, TraceHeaders
+from agent_conn._usage import UsageMeter
 from agent_conn.errors import ConfigurationError
 from agent_conn.integrations.livekit.headers import request_headers
 from agent_conn.integrations.livekit.job import find_job, job_identity, room_connected
@@ -43,6 +44,7 @@ class ConnectionOptions(TypedDict, total=False):
     proxy: str | URL | None
     proxy_headers: Mapping[str, str] | None
     allow_insecure: bool
+    usage: UsageMeter | None
     observer: ConnectionObserver | None
     trace_headers: TraceHeaders | None
 
