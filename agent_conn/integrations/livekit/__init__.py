@@ -6,11 +6,11 @@
 
 After that, each class of ``livekit.agents.inference`` behaves as follows:
 
-- ``STT``, ``TTS``, the turn detector (``/eot``), adaptive interruption (``/bargein``) and
-  ``DecisionModel`` use the job's session. Their dials wait for the room and carry every id.
-  This includes those that ``AgentSession`` makes by itself or from a model's string. It does
-  not include a class that was given an ``http_session=`` of its own.
-- ``realtime`` models use the job's session too. Their dials wait and carry every id.
+- ``STT``, ``TTS``, ``TurnDetector`` (``/eot``), ``AdaptiveInterruptionDetector``
+  (``/bargein``), ``DecisionModel``, ``RealtimeModel`` and ``DuplexModel`` use the job's session.
+  Their dials wait for the room and carry every id. This includes those that ``AgentSession``
+  makes by itself or from a model's string. It does not include one that was given an
+  ``http_session=`` of its own.
 - ``AvatarSession`` opens a session of its own for each request. Pass it
   ``http_session=livekit.agents.utils.http_context.http_session()``.
 - ``LLM`` has an HTTP client of its own. It does not wait. It carries every id once the room is
