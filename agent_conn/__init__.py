@@ -12,6 +12,7 @@ from agent_conn._lifecycle import TRANSITIONS, ConnectionState, Ending, Transiti
 from agent_conn._options import HeadersSource, TlsSetting, TokenSource, UrlSource
 from agent_conn._record import ConnectionObserver, ConnectionRecord, StateChanged, TraceHeaders
 from agent_conn._room import RoomConnected, WaitOutcome
+from agent_conn._usage import Usage, UsageMeter
 from agent_conn.errors import (
     AgentConnError,
     AttributionUnavailable,
@@ -107,6 +108,8 @@ __all__ = [
     "Transition",
     "UpgradePolicy",
     "UrlSource",
+    "Usage",
+    "UsageMeter",
     "WaitOutcome",
     "__version__",
     "classify_failure",

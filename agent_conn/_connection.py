@@ -49,6 +49,7 @@ from agent_conn._record import (
     tell,
 )
 from agent_conn._room import RoomConnected, look, wait_for_room
+from agent_conn._usage import UsageMeter
 from agent_conn.errors import (
     AgentConnError,
     ConfigurationError,
@@ -102,6 +103,7 @@ class InferenceConnection:
         proxy: as for aiohttp; None uses the session's.
         proxy_headers: headers for the proxy alone.
         allow_insecure: allow a token unencrypted to another host or proxy, and ``ssl=False``.
+        usage: counts the audio and the characters of LiveKit's inference protocol.
         observer: called with a ``StateChanged`` on every change of state.
         trace_headers: called with the record right before the request; gives headers such as
             ``traceparent``. Where it raises, or names a header that is sent already, none goes.
@@ -135,6 +137,7 @@ class InferenceConnection:
         proxy: str | URL | None = None,
         proxy_headers: Mapping[str, str] | None = None,
         allow_insecure: bool = False,
+        usage: UsageMeter | None = None,
         observer: ConnectionObserver | None = None,
         trace_headers: TraceHeaders | None = None,
     ) -> None:
@@ -164,6 +167,7 @@ class InferenceConnection:
                 proxy=proxy,
                 proxy_headers=proxy_headers,
                 allow_insecure=allow_insecure,
+                usage=usage,
             )
             if self._endpoints is not None:
                 self._endpoints.check_clear(self._options)

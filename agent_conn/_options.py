@@ -20,6 +20,7 @@ from agent_conn._identity import (
     is_printable_ascii,
 )
 from agent_conn._room import RoomConnected
+from agent_conn._usage import UsageMeter
 from agent_conn.errors import ConfigurationError
 
 T = TypeVar("T")
@@ -78,8 +79,12 @@ class DialOptions:
         proxy: str | URL | None,
         proxy_headers: Mapping[str, str] | None,
         allow_insecure: bool,
+        usage: UsageMeter | None,
     ) -> None:
         self.allow_insecure = allow_insecure
+        if usage is not None:
+            check_type("usage", usage, UsageMeter)
+        self.usage = usage
         if token is not None:
             _check_token(token)
         self.token = token

@@ -8,6 +8,7 @@ session, whose requests go to the session itself and through a guard.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
@@ -30,9 +31,12 @@ from agent_conn._dial.translate import (
     rejected,
     shown_headers,
 )
+from agent_conn._dial.websocket import InferenceWebSocket
+from agent_conn._identity import AgentIdentity
 from agent_conn._options import DialOptions, Handler, check_proxy
 from agent_conn._record import RecordBuilder
 from agent_conn._secrets import Secrets
+from agent_conn._usage import MeteredMessages
 from agent_conn.errors import (
     AgentConnError,
     ConnectError,
@@ -43,6 +47,8 @@ from agent_conn.errors import (
 )
 
 T = TypeVar("T")
+
+logger: logging.Logger = logging.getLogger("agent_conn")
 
 BODY_TIMEOUT = 1.0
 """Seconds to wait for a rejection's body: the status alone decides."""
@@ -160,6 +166,7 @@ class Dial:
             proxy=options.proxy,
             proxy_headers=options.proxy_headers,
         )
+        self._meter(ws)
         assert self._response is not None
         assert self._link is not None
         assert self._secrets is not None
@@ -246,6 +253,18 @@ class Dial:
         except Exception as error:
             failure = self._final() or translate(error, self._url.origin())
         raise failure
+
+    def _meter(self, ws: aiohttp.ClientWebSocketResponse) -> None:
+        if self._options.usage is None:
+            return
+        if not isinstance(ws, InferenceWebSocket):
+            name = type(ws).__name__
+            logger.warning(
+                "usage_not_counted: the websocket is a %s", name, extra={"websocket": name}
+            )
+            return
+        caller = self._record.identity or AgentIdentity()
+        ws.counter = MeteredMessages(self._options.usage, caller)
 
     def _check_route(self, request: aiohttp.ClientRequest) -> None:
         """Refuse what aiohttp would send a token through, whoever set the proxy or the header."""

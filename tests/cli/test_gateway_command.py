@@ -25,6 +25,14 @@ PUBLISHED = ("--api-key", DEVELOPER_KEY, "--api-secret", DEVELOPER_SECRET)
 UNAVAILABLE, USAGE = 69, 64
 
 
+async def speak(ws: aiohttp.ClientWebSocketResponse) -> None:
+    await ws.send_json({"type": "session.create", "sample_rate": "16000"})
+    await ws.send_json({"type": "input_transcript", "transcript": "hello"})
+    await ws.send_json({"type": "session.flush"})
+    while (await ws.receive_json())["type"] != "done":
+        pass
+
+
 async def test_what_it_prints_is_all_that_a_client_needs() -> None:
     async with gateway_process(*SCRIPTED) as served:
         environment = await served.environment()
@@ -252,10 +260,19 @@ async def test_each_connection_has_its_lines_with_what_was_sent_shown_as_text() 
     assert "canary" not in outcome.err
 
 
+async def test_what_each_caller_used_is_told_at_the_end() -> None:
+    async with gateway_process(*SCRIPTED) as served:
+        environment = await served.environment()
+        async with websocket(environment, "/tts", **{"X-LiveKit-Job-ID": "AJ_1"}) as ws:
+            await speak(ws)
+        outcome = await served.stop()
+    assert outcome.err.splitlines()[-1] == "job=AJ_1: heard 0.0 s, spoke 0.3 s of 5 characters"
+
+
 async def test_quiet_tells_of_no_connection() -> None:
     async with gateway_process(*SCRIPTED, "--quiet") as served:
-        async with websocket(await served.environment()):
-            pass
+        async with websocket(await served.environment(), "/tts") as ws:
+            await speak(ws)
         outcome = await served.stop()
     assert (outcome.status, outcome.err) == (0, "")
 

@@ -12,9 +12,11 @@ import pytest
 import yarl
 from rich.console import Console
 
+from agent_conn import Usage
 from agent_conn.cli.gateway.activity import line_of, shown_activity
 from agent_conn.cli.gateway.credentials import Credentials
 from agent_conn.cli.gateway.port_holder import explain, holders
+from agent_conn.cli.gateway.used import used_lines
 from agent_conn.cli.plain import plain
 from agent_conn.gateway import CloseWith, Gateway
 
@@ -80,6 +82,17 @@ def test_credentials_show_nothing_of_themselves() -> None:
     for credentials in (Credentials("canary"), Credentials(None, "canary-key", "canary")):
         assert "canary" not in repr(credentials)
         assert "canary" not in str(credentials.exports())
+
+
+def test_the_last_callers_are_told_what_they_used_as_text() -> None:
+    used = Usage("AJ_1", "RM_\n", "[red]", audio_in=61.26, characters=40, audio_out=2.5)
+    assert list(used_lines([used, Usage(characters=3)])) == [
+        r"agent=[red] room=RM_\n job=AJ_1: heard 61.3 s, spoke 2.5 s of 40 characters",
+        "callers without ids: heard 0.0 s, spoke 0.0 s of 3 characters",
+    ]
+    *shown, others = used_lines([Usage(f"AJ_{number}") for number in range(25)])
+    assert others == "5 callers before them are not shown"
+    assert [line.partition(":")[0] for line in shown] == [f"job=AJ_{n}" for n in range(5, 25)]
 
 
 def test_a_warning_is_shown_even_when_quiet_and_nothing_else_is() -> None:

@@ -70,6 +70,8 @@ def test_the_package_offers_these_names() -> None:
             "Transition",
             "UpgradePolicy",
             "UrlSource",
+            "Usage",
+            "UsageMeter",
             "WaitOutcome",
             "__version__",
             "classify_failure",

@@ -18,6 +18,7 @@ from agent_conn.cli.gateway.credentials import Credentials
 from agent_conn.cli.gateway.options import Engine
 from agent_conn.cli.gateway.port_holder import explain
 from agent_conn.cli.gateway.trust import authorities_file
+from agent_conn.cli.gateway.used import used_lines
 from agent_conn.cli.stopping import stopped_by_signals
 from agent_conn.gateway import (
     Gateway,
@@ -88,7 +89,11 @@ async def serve(settings: ServeSettings, console: Console) -> None:
             for line in _greeting(settings, gateway, engine):
                 tell(line)
             _print_exports(_exports(settings, gateway, ca_file))
-            await asyncio.Event().wait()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                for line in used_lines(gateway.usage):
+                    tell(line)
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from typing import Any
 
@@ -13,6 +13,7 @@ from aiohttp import hdrs, web
 
 from agent_conn._checks import check_count
 from agent_conn._identity import is_printable_ascii
+from agent_conn._usage import UsageMeter
 from agent_conn.errors import ConfigurationError
 from agent_conn.gateway.faults.forms import describe_faults
 from agent_conn.gateway.faults.injector import FaultInjector, Inject
@@ -69,11 +70,18 @@ class InspectorPages:
     """
 
     def __init__(
-        self, inspector: Inspector, host: str, inject: Inject, *, needs_token: bool
+        self,
+        inspector: Inspector,
+        host: str,
+        inject: Inject,
+        usage: UsageMeter,
+        *,
+        needs_token: bool,
     ) -> None:
         self.journal: Journal = Journal(inspector.max_connections)
         self._exports = dict(inspector.exports)
         self._needs_token = needs_token
+        self._usage = usage
         self._access = Access(host, inspector.token, allow_remote=inspector.allow_remote)
         self._injector = FaultInjector(self.journal, inject)
         self._sockets: SocketTable | None = None
@@ -92,6 +100,7 @@ class InspectorPages:
         router.add_get("/inspector/static/{name}", self._guard(self._static_file, public=True))
         router.add_post("/inspector/session", self._guard(self._begin_session, public=True))
         router.add_get("/inspector/access", self._guard(self._tell_access))
+        router.add_get("/inspector/usage", self._guard(self._tell_usage))
         router.add_get("/inspector/faults", self._guard(self._list_faults))
         router.add_get("/inspector/events", self._guard(self._events), allow_head=False)
         router.add_get("/inspector/export", self._guard(self._export), allow_head=False)
@@ -165,6 +174,9 @@ class InspectorPages:
 
     async def _tell_access(self, _: web.Request) -> web.StreamResponse:
         return web.json_response({"exports": self._exports, "needsToken": self._needs_token})
+
+    async def _tell_usage(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response([asdict(used) for used in self._usage.usage])
 
     async def _list_faults(self, _: web.Request) -> web.StreamResponse:
         return web.json_response(describe_faults())

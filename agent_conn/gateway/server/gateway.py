@@ -12,6 +12,7 @@ from typing import Self
 from aiohttp import web
 
 from agent_conn._identity import DEFAULT_HEADER_NAMES, HeaderNames
+from agent_conn._usage import Usage, UsageMeter
 from agent_conn.errors import StateError
 from agent_conn.gateway.faults.kinds import Fault, StallAtAccept
 from agent_conn.gateway.faults.plan import FaultPlan, Injection, check_fault
@@ -124,11 +125,13 @@ class Gateway:
         )
         bearer = BearerCheck(token, api_key, api_secret)
         self._services = _make_services(engine, chat_replies, end_of_turn, interruption)
-        self._changes, self._plan = Changes(), FaultPlan()
+        self._changes, self._plan, self._usage = Changes(), FaultPlan(), UsageMeter()
         self._stalls: list[Injection] = []
         self._pages = None
         if inspector is not None:
-            self._pages = InspectorPages(inspector, host, self.inject, needs_token=bearer.needed)
+            self._pages = InspectorPages(
+                inspector, host, self.inject, self._usage, needs_token=bearer.needed
+            )
         self._handler = RequestHandler(
             self._settings,
             self._services,
@@ -136,6 +139,7 @@ class Gateway:
             Redaction(header_names, shown_headers),
             self._plan,
             self._changes,
+            self._usage,
             None if self._pages is None else self._pages.journal,
         )
         self._sockets = self._handler.sockets
@@ -281,6 +285,11 @@ class Gateway:
     def accepted(self) -> int:
         """How many TCP connections were accepted so far."""
         return self._sockets.accepted
+
+    @property
+    def usage(self) -> tuple[Usage, ...]:
+        """What each caller has used of `/v1/stt` and `/v1/tts` so far, by the ids it sent."""
+        return self._usage.usage
 
     def inject(self, fault: Fault, times: int | None = 1) -> Injection:
         """Apply `fault` to the next `times` connections; None applies it until it is withdrawn.

@@ -8,6 +8,7 @@ from http import HTTPStatus
 
 from aiohttp import hdrs, web
 
+from agent_conn._usage import UsageMeter
 from agent_conn.gateway.faults.answers import answer_badly, unasked_headers
 from agent_conn.gateway.faults.kinds import Fault, OpenFault, Stage
 from agent_conn.gateway.faults.plan import FaultPlan
@@ -43,6 +44,7 @@ class RequestHandler:
         redaction: Redaction,
         plan: FaultPlan,
         changes: Changes,
+        usage: UsageMeter,
         journal: Journal | None,
     ) -> None:
         self.handshakes: RecentHandshakes = RecentHandshakes(settings.keep_handshakes)
@@ -54,6 +56,7 @@ class RequestHandler:
         self._redaction = redaction
         self._plan = plan
         self._changes = changes
+        self._usage = usage
         self._journal = journal
         self._tasks: set[asyncio.Task[object]] = set()
         self._requests = 0
@@ -201,7 +204,9 @@ class RequestHandler:
         opened_at = asyncio.get_running_loop().time()
         handshake.answer(HTTPStatus.SWITCHING_PROTOCOLS, opened_at)
         peer_socket.phase = "websocket"
-        connection = Connection(ws, transport, peer_socket, handshake, self._changes, entry)
+        connection = Connection(
+            ws, transport, peer_socket, handshake, self._changes, self._usage, entry
+        )
         self.connections.append(connection)
         if entry is not None and self._journal is not None:
             self._journal.opened(entry, connection)

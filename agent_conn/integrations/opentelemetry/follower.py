@@ -21,6 +21,7 @@ from agent_conn.integrations.opentelemetry.attributes import (
     Attributes,
     label,
     of_caller,
+    of_conversation,
     of_opening,
     of_outcome,
     of_url,
@@ -37,12 +38,13 @@ class Follower:
 
     ``agent_conn.connect`` is a child of the span that is current where the connection is
     opened, ``agent_conn.connection`` a child of that. Neither is ever made the current one.
+    Both carry the ``gen_ai.conversation.id`` of the span that was current.
     """
 
     def __init__(self, tracer: Tracer, instruments: Instruments, first: StateChanged) -> None:
         self._tracer = tracer
         self._instruments = instruments
-        self._where = of_url(first.url)
+        self._where = {**of_url(first.url), **of_conversation(trace.get_current_span())}
         self._place = instruments.place(first.url)
         self._started_at = first.at
         # One look at the wall clock; every later time follows from the loop's.

@@ -33,8 +33,9 @@ class Telemetry:
     Each connection gives a span ``agent_conn.connect``, with its phases as events, and one
     ``agent_conn.connection`` from open to closed. They belong to the trace of the span that is
     current where the connection is opened: a ``reconnect`` loop inside one span has all its
-    attempts in one trace. Spans carry the ids, metrics do not. Nothing has a header's value, a
-    token, a URL's query or what a peer answered.
+    attempts in one trace. In a LiveKit job that is the ``agent_session`` span, whose
+    ``gen_ai.conversation.id`` ours carry too. Spans carry the ids, metrics do not. Nothing has
+    a header's value, a token, a URL's query or what a peer answered.
 
     Args:
         tracer_provider: gives the tracer; None: the global one, also where it is set later.
