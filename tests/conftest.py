@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from importlib import import_module
+from inspect import iscoroutinefunction
 from typing import Any
 
 import aiohttp
@@ -30,6 +31,14 @@ def pytest_asyncio_loop_factories(
 ) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     name: str = config.getoption("--loop")
     return {name: import_module(name).new_event_loop}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On uvloop leave out what runs on no event loop, or on one of its own."""
+    if config.getoption("--loop") == "uvloop":
+        chosen = [item for item in items if iscoroutinefunction(getattr(item, "obj", None))]
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        items[:] = chosen
 
 
 def pytest_sessionstart() -> None:
