@@ -17,6 +17,8 @@ from agent_conn._dial.seams import missing_seams
 from agent_conn._dial.session_view import SessionView
 from agent_conn._dial.websocket import Arrivals, InferenceWebSocket
 
+pytestmark = pytest.mark.quick
+
 ATTRIBUTES = [
     (aiohttp.TCPConnector, "clear_dns_cache"),
     (aiohttp.ClientRequest, "session"),
