@@ -23,6 +23,7 @@ from functools import partial
 
 from agent_conn import InferenceConnection
 from benchmarks.far import DEFAULT_PORT, Far, reach, serve
+from benchmarks.loops import add_loop_option, run_on_loop
 from benchmarks.measurement import Measurement, Outcomes, Step, Tell, in_turns
 from benchmarks.peers import (
     HEARTBEAT,
@@ -183,11 +184,12 @@ def main() -> None:
     parser.add_argument("--host", default=os.environ.get("WAN_FAR", "127.0.0.1"))
     parser.add_argument("--port", type=int, default=int(os.environ.get("WAN_PORT", DEFAULT_PORT)))
     parser.add_argument("--times", type=int, default=15)
+    add_loop_option(parser)
     options = parser.parse_args()
     if options.role == "serve":
         asyncio.run(serve(options.host, options.port, tls=True))
     else:
-        asyncio.run(by_hand(options.host, options.port, options.times))
+        run_on_loop(by_hand(options.host, options.port, options.times), options.loop)
 
 
 if __name__ == "__main__":

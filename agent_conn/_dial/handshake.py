@@ -23,6 +23,7 @@ from yarl import URL
 from agent_conn._dial.close import OpenWebSocket
 from agent_conn._dial.network import Link, watch_network
 from agent_conn._dial.predial import PreDial
+from agent_conn._dial.seams import check_opened, check_seams
 from agent_conn._dial.session_view import view_of
 from agent_conn._dial.translate import (
     MAX_BODY,
@@ -149,6 +150,7 @@ class Dial:
         ) -> Awaitable[aiohttp.ClientResponse]:
             return self._guard(request, handler, read_headers, prepare)
 
+        check_seams()
         options = self._options
         trusts_env = self._session.trust_env
         if trusts_env or self._session.auth is not None:
@@ -166,6 +168,7 @@ class Dial:
             proxy=options.proxy,
             proxy_headers=options.proxy_headers,
         )
+        await check_opened(ws, options.close_timeout, guarded=self._link is not None)
         self._meter(ws)
         assert self._response is not None
         assert self._link is not None

@@ -27,6 +27,8 @@ from agent_conn import (
 )
 from agent_conn.gateway import CloseWith, DropAfter, Gateway, Reject
 
+pytestmark = pytest.mark.quick
+
 AGENT = AgentIdentity(job_id="AJ_1", room_id="RM_1", agent_id="PA_1")
 
 

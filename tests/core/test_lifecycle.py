@@ -7,6 +7,8 @@ import pytest
 from agent_conn import TRANSITIONS, ConnectionState, StateError, Transition
 from agent_conn._lifecycle import diagram, next_state
 
+pytestmark = pytest.mark.quick
+
 PAGE = Path(__file__).parents[2] / "docs" / "architecture.md"
 
 

@@ -12,6 +12,8 @@ from helpers.support import events
 from agent_conn import RoomConnected, WaitOutcome
 from agent_conn._room import look, wait_for_room
 
+pytestmark = pytest.mark.quick
+
 T = TypeVar("T")
 
 

@@ -12,6 +12,8 @@ from yarl import URL
 from agent_conn import AgentIdentity, ConfigurationError, InferenceConnection
 from agent_conn.gateway import Gateway
 
+pytestmark = pytest.mark.quick
+
 SECRET = "canary-secret-value"
 
 

@@ -36,13 +36,14 @@ async def run(*command: str) -> tuple[int | None, str, str]:
 @pytest.mark.timeout(180)
 async def test_one_command_measures_and_writes_a_table_json_and_a_plot(tmp_path: Path) -> None:
     status, out, err = await run(
-        *(sys.executable, "-m", "benchmarks", "--quick"),
+        *(sys.executable, "-m", "benchmarks", "--quick", "--loop", "uvloop"),
         *("--only", "messages", "--out", str(tmp_path)),
     )
     assert (status, "message path" in err) == (0, True), err
     done = from_json((tmp_path / "results.json").read_text(encoding="utf-8"))
     (result,) = done.results
     assert (done.quick, result.name) == (True, "messages")
+    assert done.machine["event loop"] == "uvloop"
     assert as_text(result) in out
     assert set(result.rows) == set(PEERS)
     for name in {OURS, "aiohttp"}:

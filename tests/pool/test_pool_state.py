@@ -20,6 +20,8 @@ from agent_conn._pool.borrowers import Borrower
 from agent_conn._pool.slot import NEXT_STATES, Slot, SlotState
 from agent_conn._pool.state import RENEWAL_PAUSE, SHORT_LIFE, WAITED_FOR, Order, PoolState
 
+pytestmark = pytest.mark.quick
+
 NONE, ROOM, AGENT = AttributionLevel.NONE, AttributionLevel.ROOM, AttributionLevel.AGENT
 PASSING = DialFailed("refused", retryable=True)
 FINAL = HandshakeRejected("401", status=401, retryable=False)
