@@ -15,6 +15,8 @@ from agent_conn._record import RecordBuilder
 
 logger: logging.Logger = logging.getLogger("agent_conn")
 
+Hold = Callable[["PreDial | None"], Awaitable[None]]
+"""Awaited with the pre-dial of a spare, or None where it can have none, before its request."""
 NO_TIMEOUT = aiohttp.ClientTimeout(total=None)
 """What bounds a dial is ``open_timeout``, and the wait for what runs beside it."""
 
