@@ -5,12 +5,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from agent_conn._connection import InferenceConnection
+from agent_conn._dial.endpoints import Endpoints
 from agent_conn._dial.open_hook import OpenHook
 from agent_conn._identity import AgentIdentity, AttributionLevel, HeaderNames, IdentitySource
 from agent_conn._lifecycle import TRANSITIONS, ConnectionState, Ending, Transition
 from agent_conn._options import HeadersSource, TlsSetting, TokenSource, UrlSource
 from agent_conn._record import ConnectionObserver, ConnectionRecord, StateChanged, TraceHeaders
 from agent_conn._room import RoomConnected, WaitOutcome
+from agent_conn._usage import Usage, UsageMeter
 from agent_conn.errors import (
     AgentConnError,
     AttributionUnavailable,
@@ -33,16 +35,18 @@ from agent_conn.errors import (
 if TYPE_CHECKING:
     from agent_conn._attribution import AttributionMiddleware
     from agent_conn._pool.acquire import Lease, Probe
-    from agent_conn._pool.keepalive import Keepalive
+    from agent_conn._pool.liveness import Keepalive
     from agent_conn._pool.maintenance import Reset
     from agent_conn._pool.pool import ConnectionPool, PoolStatistics
     from agent_conn._pool.slot import CloseReason
-    from agent_conn._reconnect.loop import DialFactory, Reconnector, reconnect
+    from agent_conn._reconnect.attempts import DialFactory
+    from agent_conn._reconnect.handover import Drain, UpgradePolicy
+    from agent_conn._reconnect.loop import Reconnector, reconnect
     from agent_conn._reconnect.pump import Pump
     from agent_conn._reconnect.replay import GiveUpReason, ReplayBuffer, ReplayStatistics
     from agent_conn._reconnect.retry import Classify, RandomSource, RetryPolicy, classify_failure
+    from agent_conn._reconnect.standby import Standby
     from agent_conn._reconnect.statistics import ReconnectState, ReconnectStatistics
-    from agent_conn._reconnect.upgrade import Drain, UpgradePolicy
 
 __version__ = "0.1.0"
 
@@ -69,6 +73,7 @@ __all__ = [
     "DialFailed",
     "Drain",
     "Ending",
+    "Endpoints",
     "GiveUpReason",
     "HandshakeInvalid",
     "HandshakeRejected",
@@ -97,6 +102,7 @@ __all__ = [
     "RetryPolicy",
     "RoomConnected",
     "StateChanged",
+    "Standby",
     "StateError",
     "TlsSetting",
     "TokenSource",
@@ -105,6 +111,8 @@ __all__ = [
     "Transition",
     "UpgradePolicy",
     "UrlSource",
+    "Usage",
+    "UsageMeter",
     "WaitOutcome",
     "__version__",
     "classify_failure",
@@ -118,10 +126,10 @@ _ON_DEMAND = {
     "classify_failure": "_reconnect.retry",
     "CloseReason": "_pool.slot",
     "ConnectionPool": "_pool.pool",
-    "DialFactory": "_reconnect.loop",
-    "Drain": "_reconnect.upgrade",
+    "DialFactory": "_reconnect.attempts",
+    "Drain": "_reconnect.handover",
     "GiveUpReason": "_reconnect.replay",
-    "Keepalive": "_pool.keepalive",
+    "Keepalive": "_pool.liveness",
     "Lease": "_pool.acquire",
     "PoolStatistics": "_pool.pool",
     "Probe": "_pool.acquire",
@@ -135,7 +143,8 @@ _ON_DEMAND = {
     "ReplayStatistics": "_reconnect.replay",
     "Reset": "_pool.maintenance",
     "RetryPolicy": "_reconnect.retry",
-    "UpgradePolicy": "_reconnect.upgrade",
+    "Standby": "_reconnect.standby",
+    "UpgradePolicy": "_reconnect.handover",
 }
 
 

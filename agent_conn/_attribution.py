@@ -20,6 +20,7 @@ from agent_conn._identity import (
     IdentitySource,
     read_identity,
 )
+from agent_conn._log import log
 from agent_conn._options import Handler, check_caller, check_url, check_wait, kind
 from agent_conn._record import ConnectionRecord, RecordBuilder, new_session_id, seconds_between
 from agent_conn._room import RoomConnected, WaitOutcome, look, wait_for_room
@@ -31,7 +32,6 @@ MAX_RECORDS = 1024
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 """The statuses that HTTP clients follow, with every ``X-…`` header."""
 
-logger: logging.Logger = logging.getLogger("agent_conn")
 
 Origins = str | URL | Iterable[str | URL]
 _DIALED_AGAIN = (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError)
@@ -118,9 +118,12 @@ class RequestAttribution:
     def keep(self, record: ConnectionRecord) -> None:
         """Keep the record of a request, and log it."""
         self._records.append(record)
-        if logger.isEnabledFor(logging.INFO):
-            extra = {"session_id": record.session_id, "attribution": record.attribution.name}
-            logger.info("request_attributed", extra=extra)
+        log(
+            logging.INFO,
+            "request_attributed",
+            session_id=record.session_id,
+            attribution=record.attribution.name,
+        )
 
 
 class AttributionMiddleware:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
+from typing import TypeVar
 
 import aiohttp
 from yarl import URL
 
 from agent_conn._dial.close import OpenWebSocket
+from agent_conn._dial.endpoints import Endpoints
 from agent_conn._dial.handshake import Dial
 from agent_conn._dial.headers import RequestHeaders, read_url
 from agent_conn._dial.open_hook import OpenHook, run_on_open
 from agent_conn._dial.predial import Hold
+from agent_conn._dial.race import EndpointsDial
 from agent_conn._identity import (
     DEFAULT_HEADER_NAMES,
     AttributionLevel,
@@ -42,19 +44,24 @@ from agent_conn._record import (
     RecordBuilder,
     StateChanged,
     TraceHeaders,
+    log_failed,
+    log_lost,
+    log_opened,
     tell,
 )
 from agent_conn._room import RoomConnected, look, wait_for_room
+from agent_conn._usage import UsageMeter
 from agent_conn.errors import (
     AgentConnError,
     ConfigurationError,
+    ConnectError,
     ConnectionLost,
     ConnectTimeout,
     OpenHookFailed,
     StateError,
 )
 
-logger: logging.Logger = logging.getLogger("agent_conn")
+E = TypeVar("E", bound=AgentConnError)
 
 _BEING_OPENED = (ConnectionState.WAITING, ConnectionState.DIALING, ConnectionState.OPENING)
 
@@ -70,7 +77,8 @@ class InferenceConnection:
             proxy (from the environment too), size limits and trace configs count, and whatever
             instruments it sees one request. Its timeouts and middlewares are not used.
         url: absolute, ``wss://`` or ``ws://`` (``https`` and ``http`` are taken as such), or a
-            callable, sync or async, that gives it once per dial; what it gives is a secret.
+            callable, sync or async, that gives it once per dial; what it gives is a secret. Or
+            ``Endpoints``, which several connections may share.
         identity: an ``AgentIdentity``, or a callable that gives one; read right before the
             request is sent.
         room_connected: what to wait for, such as an ``asyncio.Event``; None: no wait.
@@ -96,6 +104,7 @@ class InferenceConnection:
         proxy: as for aiohttp; None uses the session's.
         proxy_headers: headers for the proxy alone.
         allow_insecure: allow a token unencrypted to another host or proxy, and ``ssl=False``.
+        usage: counts the audio and the characters of LiveKit's inference protocol.
         observer: called with a ``StateChanged`` on every change of state.
         trace_headers: called with the record right before the request; gives headers such as
             ``traceparent``. Where it raises, or names a header that is sent already, none goes.
@@ -107,7 +116,7 @@ class InferenceConnection:
     def __init__(
         self,
         session: aiohttp.ClientSession,
-        url: UrlSource,
+        url: UrlSource | Endpoints,
         *,
         identity: IdentitySource | None = None,
         room_connected: RoomConnected | None = None,
@@ -129,19 +138,21 @@ class InferenceConnection:
         proxy: str | URL | None = None,
         proxy_headers: Mapping[str, str] | None = None,
         allow_insecure: bool = False,
+        usage: UsageMeter | None = None,
         observer: ConnectionObserver | None = None,
         trace_headers: TraceHeaders | None = None,
     ) -> None:
         problem: ConfigurationError | None = None
         try:
             check_type("session", session, aiohttp.ClientSession)
+            self._endpoints = url if isinstance(url, Endpoints) else None
             check_caller(identity, room_connected, header_names)
             if not (on_open is None and observer is None and trace_headers is None):
                 check_hooks(on_open=on_open, observer=observer, trace_headers=trace_headers)
             check_type("require", require, AttributionLevel)
             self._connect_wait = check_wait(connect_wait)
             self._options = DialOptions(
-                url=url,
+                url=url.urls[0] if isinstance(url, Endpoints) else url,
                 token=token,
                 headers=headers,
                 header_names=header_names,
@@ -157,7 +168,10 @@ class InferenceConnection:
                 proxy=proxy,
                 proxy_headers=proxy_headers,
                 allow_insecure=allow_insecure,
+                usage=usage,
             )
+            if self._endpoints is not None:
+                self._endpoints.check_clear(self._options)
         except ConfigurationError as error:
             problem = error.with_traceback(None)
         if problem is not None:
@@ -180,7 +194,7 @@ class InferenceConnection:
         self._opener: asyncio.Task[object] | None = None
         self._budget: asyncio.Timeout | None = None
         self._close_requested = False
-        self._dial: Dial | None = None
+        self._dial: Dial | EndpointsDial | None = None
         self._opened: OpenWebSocket | None = None
 
     def __repr__(self) -> str:
@@ -222,7 +236,10 @@ class InferenceConnection:
             StateError: it is not open yet, or never was.
         """
         if self._opened is None or self._state in _BEING_OPENED:
-            raise StateError(f"a connection that is {self._state.name} has no websocket")
+            raise StateError(
+                f"a connection has its websocket from when it is OPEN, and this one is "
+                f"{self._state.name}: await it first"
+            )
         return self._opened.ws
 
     @property
@@ -234,12 +251,19 @@ class InferenceConnection:
     def url(self) -> URL:
         """Where it leads, without the query.
 
-        Of one that a callable gives, only the origin is told, and nothing before it is read.
+        Where a callable gives it, this is its origin, and empty before the callable was asked.
         """
         url = self._options.url
+        if self._endpoints is not None:
+            return self._record.endpoint or self._endpoints.current
         if not callable(url):
             return url.with_query(None).with_fragment(None)
         return URL() if self._dialed is None else self._dialed.origin()
+
+    @property
+    def endpoints(self) -> Endpoints | None:
+        """The ``Endpoints`` that it was given, or None."""
+        return self._endpoints
 
     @property
     def attribution(self) -> AttributionLevel:
@@ -262,12 +286,13 @@ class InferenceConnection:
 
     @property
     def loss(self) -> ConnectionLost | None:
-        """The end that nobody here asked for, with the peer's own code and reason.
+        """The end that this side did not ask for, with the peer's own code and reason.
 
         None while the websocket is open, after a close from this side, and after close code
         1000: check completion yourself.
         """
-        return None if self._opened is None else self._opened.loss()
+        loss = None if self._opened is None else self._opened.loss()
+        return loss if loss is None else self._at_endpoint(loss)
 
     @property
     def record(self) -> ConnectionRecord:
@@ -307,8 +332,12 @@ class InferenceConnection:
             await self._abandon(None)
             left.__context__ = None
             raise left.with_traceback(None)
-        failure = failure.with_traceback(None)
+        failure = self._at_endpoint(failure.with_traceback(None))
+        if not self._close_requested:
+            log_failed(self._record, self.url, failure)
         await self._abandon(failure)
+        if isinstance(failure, OpenHookFailed):
+            self._note_loss(failure.loss or self.loss)
         raise failure
 
     def is_closing(self) -> bool:
@@ -318,7 +347,7 @@ class InferenceConnection:
     async def aclose(self) -> None:
         """Close with code 1000, within ``close_timeout``. Safe to call twice, or any time.
 
-        A connection that is still being opened stops; who awaits it gets ``StateError``.
+        A connection that is still being opened stops, and awaiting it raises ``StateError``.
         """
         if self._state is ConnectionState.OPEN:
             await self._close_open()
@@ -345,7 +374,12 @@ class InferenceConnection:
             await self._prepare()
         elif self._budget is not None and not self._close_requested:
             self._budget.reschedule(None)
-        self._dial = Dial(self._session, self._options, record, url)
+        if self._endpoints is None:
+            self._dial = Dial(self._session, self._options, record, url)
+        else:
+            assert self._budget is not None
+            dial = partial(Dial, self._session, self._options)
+            self._dial = EndpointsDial(self._endpoints, dial, record, self._budget.when)
         self._opened = await self._dial.open(
             headers={} if waits else self._headers.read(),
             read_headers=self._headers.read_with_trace,
@@ -361,16 +395,13 @@ class InferenceConnection:
         record.opened_at = now()
         self._advance(Transition.OPEN)
         self._opener = self._budget = self._dial = None
-        if logger.isEnabledFor(logging.INFO):
-            extra = {"session_id": record.session_id, "attribution": self.attribution.name}
-            logger.info("connection_opened", extra=extra)
+        log_opened(record, self.url)
         return self._opened.ws
 
     async def _wait_and_prepare(self, hold: Hold | None) -> None:
         record = self._record
         if hold is not None:
-            assert self._dial is not None
-            await hold(self._dial.pre_dial)
+            await hold(self._dial.pre_dial if isinstance(self._dial, Dial) else None)
             record.started_at = _now()
             record.wait_outcome = look(self._room_connected, 0)
         else:
@@ -394,7 +425,10 @@ class InferenceConnection:
         seconds, phase = self._options.open_timeout, self._record.phase
         told = None if self._dial is None else self._dial.told_at_expiry(seconds)
         text = f"open_timeout of {seconds:g} s ran out in {phase}"
-        return told or ConnectTimeout(text, phase=phase)
+        failure = told or ConnectTimeout(text, phase=phase)
+        if isinstance(self._dial, EndpointsDial):
+            self._dial.expired(failure)
+        return failure
 
     def _interrupt(self) -> None:
         self._close_requested = True
@@ -427,6 +461,20 @@ class InferenceConnection:
         finally:
             record.close_code, record.close_reason = opened.close_code, opened.close_reason
             self._advance(Transition.CLOSED)
+            if (loss := self.loss) is not None:
+                log_lost(record, self.url, loss)
+                self._note_loss(loss)
+
+    def _note_loss(self, loss: ConnectionLost | None) -> None:
+        if self._endpoints is not None and self._record.endpoint is not None and loss is not None:
+            self._endpoints.lost(self._record.endpoint, loss)
+
+    def _at_endpoint(self, error: E) -> E:
+        """``error``, told which endpoint it is about."""
+        endpoint = self._record.endpoint
+        if endpoint is not None and isinstance(error, ConnectError | ConnectionLost):
+            error.endpoint = str(endpoint)
+        return error
 
     def _advance(self, transition: Transition, error: AgentConnError | None = None) -> None:
         """The one place that sets the state."""

@@ -12,6 +12,9 @@ from agent_conn.errors import ConfigurationError
 
 MAX_ID_LENGTH = 256
 
+NOT_GIVEN = "not given"
+"""Why an id that nobody gave is left out."""
+
 _IDS = ("job_id", "room_id", "agent_id")
 
 _TOKEN_CHARACTERS = frozenset(
@@ -173,7 +176,7 @@ def _read(name: str, source: object, raised: dict[str, str]) -> str | None:
 def _unfit(value: object) -> str | None:
     """Why ``value`` cannot be sent as an id, or None where it can."""
     if value is None:
-        return "not given"
+        return NOT_GIVEN
     # Not isinstance: a mock made with spec=str passes that.
     if not issubclass(type(value), str):
         return f"is {type(value).__name__}, not str"

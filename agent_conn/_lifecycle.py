@@ -62,13 +62,17 @@ def next_state(state: ConnectionState, transition: Transition) -> ConnectionStat
     """The state that follows.
 
     Raises:
-        StateError: ``transition`` is not legal in ``state``; the message names both.
+        StateError: ``transition`` is not legal in ``state``.
     """
     try:
         return TRANSITIONS[state, transition]
     except KeyError:
         pass
-    raise StateError(f"cannot {transition.name} a connection that is {state.name}")
+    raise StateError(
+        f"an InferenceConnection opens once, and this one is {state.name}: make a new one"
+        if transition in {Transition.WAIT, Transition.DIAL}
+        else f"{transition.name} does not follow on {state.name}"
+    )
 
 
 def diagram() -> str:

@@ -12,6 +12,7 @@ from typing import TypeVar
 import aiohttp
 from yarl import URL
 
+from agent_conn._checks import check_callable, told
 from agent_conn._identity import (
     AgentIdentity,
     HeaderNames,
@@ -19,6 +20,7 @@ from agent_conn._identity import (
     is_printable_ascii,
 )
 from agent_conn._room import RoomConnected
+from agent_conn._usage import UsageMeter
 from agent_conn.errors import ConfigurationError
 
 T = TypeVar("T")
@@ -77,8 +79,12 @@ class DialOptions:
         proxy: str | URL | None,
         proxy_headers: Mapping[str, str] | None,
         allow_insecure: bool,
+        usage: UsageMeter | None,
     ) -> None:
         self.allow_insecure = allow_insecure
+        if usage is not None:
+            check_type("usage", usage, UsageMeter)
+        self.usage = usage
         if token is not None:
             _check_token(token)
         self.token = token
@@ -174,8 +180,7 @@ def check_hooks(**hooks: object) -> None:
     for name, hook in hooks.items():
         if hook is None:
             continue
-        if not callable(hook):
-            raise ConfigurationError(f"{name} must be callable, got {kind(hook)}")
+        check_callable(name, hook)
         if name != "on_open" and inspect.iscoroutinefunction(hook):
             raise ConfigurationError(f"{name} must be a def, got an async def: nobody awaits it")
 
@@ -195,7 +200,7 @@ def check_wait(seconds: object) -> float | None:
     """``connect_wait`` as seconds of 0 or more, or None for ever.
 
     Raises:
-        ConfigurationError: it is negative, not finite or no number.
+        ConfigurationError: it is negative, not finite or not a number.
     """
     return None if seconds is None else check_seconds("connect_wait", seconds, zero=True)
 
@@ -211,10 +216,9 @@ def check_seconds(name: str, value: object, *, zero: bool = False) -> float:
         if fits:
             return float(value)
     least = "of 0 or more" if zero else "above 0"
-    got = f"{value}" if isinstance(value, float) else kind(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        got = str(value) if abs(value) < sys.maxsize else "one that is too large"
-    raise ConfigurationError(f"{name} must be a finite number of seconds {least}, got {got}")
+    raise ConfigurationError(
+        f"{name} must be a finite number of seconds {least}, got {told(value)}"
+    )
 
 
 def check_url(url: object, name: str = "url") -> URL:
@@ -225,11 +229,9 @@ def check_url(url: object, name: str = "url") -> URL:
     """
     parsed = _parse(name, url)
     if parsed.scheme not in _SCHEMES:
-        raise ConfigurationError(
-            f"{name} needs a scheme of ws, wss, http or https, such as {URL_EXAMPLE}"
-        )
+        raise ConfigurationError(f"{name} needs a scheme of ws, wss, http or https: {URL_EXAMPLE}")
     if not parsed.host:
-        raise ConfigurationError(f"{name} needs a host, such as {URL_EXAMPLE}")
+        raise ConfigurationError(f"{name} needs a host: {URL_EXAMPLE}")
     if parsed.user is not None or parsed.password is not None:
         raise ConfigurationError(f"{name} must hold no user or password: pass token= instead")
     return parsed
@@ -265,7 +267,9 @@ def check_headers(
     seen: set[str] = set()
     for name, value in headers.items():
         if not is_header_name(name):
-            raise ConfigurationError(f"{argument} has a name that cannot be a header's")
+            raise ConfigurationError(
+                f"{argument} must have HTTP field names (letters, digits and dashes)"
+            )
         lower = name.lower()
         if lower in taken:
             raise ConfigurationError(f"{argument} must not have {name}, which the connection sets")
@@ -274,11 +278,13 @@ def check_headers(
                 f"{argument} must not have {name}, which belongs to the handshake"
             )
         if lower in seen:
-            raise ConfigurationError(f"{argument} has {name} twice, in different case")
+            raise ConfigurationError(
+                f"{argument} must have each name once, got {name} twice in different case"
+            )
         if not is_header_value(value):
             raise ConfigurationError(
-                f"{argument} has a value for {name} that cannot be sent: it must be a str of "
-                f"printable ASCII, at most {MAX_HEADER_VALUE} characters"
+                f"{argument} must have a str of printable ASCII for {name}, of at most "
+                f"{MAX_HEADER_VALUE} characters"
             )
         seen.add(lower)
     return dict(headers)
@@ -324,7 +330,7 @@ def _parse(name: str, url: object) -> URL:
         parsed = None
     # Raised here and not above: yarl's own error, which would be the context, has the URL.
     if parsed is None:
-        raise ConfigurationError(f"{name} cannot be parsed; it must be like {URL_EXAMPLE}")
+        raise ConfigurationError(f"{name} must be a valid URL: {URL_EXAMPLE}")
     return parsed
 
 
@@ -346,7 +352,8 @@ def _check_tls(ssl: object, *, allow_insecure: bool) -> TlsSetting:
         )
     if ssl is False and not allow_insecure:
         raise ConfigurationError(
-            "ssl=False checks no certificate; pass a context, or allow_insecure=True"
+            "ssl must not be False, which checks no certificate: pass an SSLContext, or "
+            "allow_insecure=True"
         )
     return ssl
 

@@ -1,21 +1,23 @@
-"""What one connection did, and who is told while it does it."""
+"""What one connection did, for its owner, its observer and the log."""
 
 from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from html import escape
 
 from yarl import URL
 
-from agent_conn._identity import AgentIdentity, AttributionLevel
+from agent_conn._identity import NOT_GIVEN, AgentIdentity, AttributionLevel
 from agent_conn._lifecycle import ConnectionState, Ending
+from agent_conn._log import log
 from agent_conn._options import check_headers
 from agent_conn._room import WaitOutcome
-from agent_conn.errors import AgentConnError, Phase
+from agent_conn.errors import AgentConnError, ConnectionLost, Phase
 
-logger: logging.Logger = logging.getLogger("agent_conn")
+_PHASES = ("waited", "minted", "dialed", "upgraded", "opened")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,10 @@ class ConnectionRecord:
     spare: bool = False
     """Whether it was dialled as the spare of its loop; where it is open and in use, it served."""
     dials: int = 0
-    """Connections begun: 1, or 2 where a pre-dial failed or died and was replaced."""
+    """Connections begun: 1, or 2 where a pre-dial failed or died and was replaced; those to
+    further endpoints count too."""
+    endpoint: str | None = None
+    """Which of its ``Endpoints`` it leads to, without the query; None where there are none."""
     pre_dial: float | None = None
     """TCP and TLS of the pre-dial; it may end after the wait, then ``dialed`` has the rest."""
     waited: float | None = None
@@ -63,6 +68,41 @@ class ConnectionRecord:
     ended: Ending | None = None
     """How the open connection ended; None where it never opened or is still open."""
 
+    def __str__(self) -> str:
+        """What it tells, a line for each thing, for a person."""
+        return "\n".join(f"{name:<12} {text}" for name, text in self._rows())
+
+    def _repr_html_(self) -> str:
+        """The same as a table, which notebooks draw."""
+        rows = (
+            f"<tr><th style='text-align:left'>{escape(name)}</th>"
+            f"<td style='text-align:left'>{escape(text)}</td></tr>"
+            for name, text in self._rows()
+        )
+        return f"<table>{''.join(rows)}</table>"
+
+    def _rows(self) -> Iterator[tuple[str, str]]:
+        yield "attribution", self.attribution.name
+        if self.identity is not None:
+            for name in ("agent_id", "room_id", "job_id"):
+                left_out = f"left out: {self.identity.omitted.get(name)}"
+                yield name, getattr(self.identity, name) or left_out
+        yield "session_id", self.session_id
+        if self.wait_outcome is not None:
+            yield "room", f"{self.wait_outcome}"
+        beside = ", dialled during the wait" if self.pre_dialed else ""
+        if self.endpoint is not None:
+            yield "endpoint", self.endpoint
+        yield "dials", f"{self.dials}{beside}, redial {self.redial}"
+        phases = {name: getattr(self, name) for name in _PHASES}
+        took = {name: seconds for name, seconds in phases.items() if seconds is not None}
+        if took:
+            each = ", ".join(f"{name} {_milliseconds(took[name])}" for name in took)
+            yield "phases", f"{each}: {_milliseconds(sum(took.values()))} in all"
+        if self.ended is not None:
+            reason = f": {self.close_reason}" if self.close_reason else ""
+            yield "ended", f"{self.ended}, close code {self.close_code}{reason}"
+
 
 class RecordBuilder:
     """What is known of one connection up to now. Times are of the loop's clock, in seconds."""
@@ -73,6 +113,7 @@ class RecordBuilder:
     wait_outcome: WaitOutcome | None = None
     pre_dialed: bool = False
     dials: int = 0
+    endpoint: URL | None = None
     started_at: float | None = None
     pre_dial_started_at: float | None = None
     pre_dial_ended_at: float | None = None
@@ -103,6 +144,15 @@ class RecordBuilder:
             return Phase.DIAL
         return Phase.HANDSHAKE if self.answered_at is None else Phase.ON_OPEN
 
+    def take(self, dial: RecordBuilder) -> None:
+        """Tell of ``dial``, one of several of this connection, what it alone has come to."""
+        self.pre_dialed = dial.pre_dialed
+        self.pre_dial_started_at = dial.pre_dial_started_at
+        self.pre_dial_ended_at = dial.pre_dial_ended_at
+        self.connected_at = dial.connected_at
+        self.answered_at = dial.answered_at
+        self.read_response_headers = dial.read_response_headers
+
     def build(self) -> ConnectionRecord:
         """The record as of now."""
         return ConnectionRecord(
@@ -114,6 +164,7 @@ class RecordBuilder:
             redial=self.redial,
             spare=self.spare,
             dials=self.dials,
+            endpoint=None if self.endpoint is None else str(self.endpoint),
             pre_dial=seconds_between(self.pre_dial_started_at, self.pre_dial_ended_at),
             waited=seconds_between(self.started_at, self.waited_at),
             minted=seconds_between(self.waited_at, self.minted_at),
@@ -154,7 +205,7 @@ def tell(observer: ConnectionObserver, change: StateChanged) -> None:
     try:
         observer(change)
     except Exception as error:
-        logger.warning("observer_failed", extra={"error": type(error).__name__})
+        log(logging.WARNING, "observer_failed", error=type(error).__name__)
 
 
 def read_trace_headers(
@@ -168,13 +219,64 @@ def read_trace_headers(
     try:
         return check_headers(source(record), reserved)
     except Exception as error:
-        logger.warning("trace_headers_left_out", extra={"error": type(error).__name__})
+        log(logging.WARNING, "trace_headers_left_out", error=type(error).__name__)
         return {}
+
+
+def log_opened(record: RecordBuilder, url: URL) -> None:
+    """Log that a connection opened, and which ids it could not name its caller by."""
+    log(
+        logging.INFO,
+        "connection_opened",
+        session_id=record.session_id,
+        attribution=record.attribution.name,
+        url=str(url),
+        dials=record.dials,
+    )
+    omitted = {} if record.identity is None else record.identity.omitted
+    waited_in_vain = record.wait_outcome in {WaitOutcome.TIMED_OUT, WaitOutcome.FAILED}
+    if waited_in_vain or not {NOT_GIVEN}.issuperset(omitted.values()):
+        log(
+            logging.WARNING,
+            "ids_left_out",
+            session_id=record.session_id,
+            attribution=record.attribution.name,
+            room=str(record.wait_outcome),
+            **omitted,
+        )
+
+
+def log_failed(record: RecordBuilder, url: URL, failure: AgentConnError) -> None:
+    """Log that a connection did not open."""
+    log(
+        logging.WARNING,
+        "connection_failed",
+        session_id=record.session_id,
+        url=str(url),
+        error=type(failure).__name__,
+        reason=str(failure),
+    )
+
+
+def log_lost(record: RecordBuilder, url: URL, loss: ConnectionLost) -> None:
+    """Log that an open connection was lost."""
+    log(
+        logging.WARNING,
+        "connection_lost",
+        session_id=record.session_id,
+        url=str(url),
+        code=loss.code,
+        reason=str(loss),
+    )
 
 
 def new_session_id() -> str:
     """A fresh id for the session header: 32 hexadecimal digits. It is a name, no secret."""
     return f"{random.getrandbits(128):032x}"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms"
 
 
 def seconds_between(start: float | None, end: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""Wait for the room, but never longer than told."""
+"""Wait for the room, at most for a set time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
-logger: logging.Logger = logging.getLogger("agent_conn")
+from agent_conn._log import log
 
 
 @runtime_checkable
@@ -51,8 +51,8 @@ def look(room_connected: RoomConnected | None, timeout: float | None) -> WaitOut
 async def wait_for_room(room_connected: RoomConnected, timeout: float | None) -> WaitOutcome:
     """Wait until the room is connected, at most ``timeout`` seconds (None: for ever).
 
-    A room that connects in the same tick as the deadline counts as connected. ``wait()``
-    raising is logged and gives ``FAILED``: an id is not worth a call.
+    A room that connects in the same tick as the deadline counts as connected. Where ``wait()``
+    raises, that is logged and the outcome is ``FAILED``: a missing id never fails the call.
     """
     task = asyncio.current_task()
     cancels_before = task.cancelling() if task else 0
@@ -74,5 +74,5 @@ async def wait_for_room(room_connected: RoomConnected, timeout: float | None) ->
 
 
 def _failed(error: BaseException) -> WaitOutcome:
-    logger.warning("room_wait_failed", extra={"error": type(error).__name__})
+    log(logging.WARNING, "room_wait_failed", error=type(error).__name__)
     return WaitOutcome.FAILED

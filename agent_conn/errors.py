@@ -9,13 +9,13 @@
     │   ├── ConnectTimeout (TimeoutError) open_timeout ran out
     │   ├── DialFailed                    DNS, TCP, TLS or the proxy failed, or the peer hung up
     │   ├── HandshakeRejected             the gateway answered with an HTTP error status
-    │   ├── HandshakeInvalid              the answer is no websocket handshake, or a redirect
+    │   ├── HandshakeInvalid              the answer is not a websocket handshake, or redirects
     │   ├── TokenUnavailable              a callable for token, headers or url failed
     │   ├── OpenHookFailed                on_open raised; its exception is the cause
     │   └── AttributionUnavailable        the attribution is below what was required
     ├── ConnectionLost                    an open connection ended without being closed
     ├── RetriesExhausted                  the budget of redials is spent
-    └── PoolTimeout (TimeoutError)        a pool had no connection to lend in time
+    └── PoolTimeout (TimeoutError)        a pool could not lend a connection in time
 
 No message, argument or attribute holds a header value, a token, a cookie or a URL's query.
 """
@@ -74,8 +74,10 @@ class ConnectError(AgentConnError):
         retryable: whether the same dial may succeed later.
         retry_after: seconds that the peer asked to wait, or None.
         attempt: which attempt this was, counted from 1.
+        endpoint: which of its ``Endpoints`` failed, without the query; None where there are none.
     """
 
+    endpoint: str | None = None
     phase: Phase = Phase.DIAL
     retryable: bool = False
 
@@ -96,6 +98,9 @@ class ConnectError(AgentConnError):
         self.retry_after = retry_after
         self.attempt = attempt
 
+    def __str__(self) -> str:
+        return _with_endpoint(super().__str__(), self.endpoint)
+
 
 class ConnectTimeout(ConnectError, TimeoutError):
     """``open_timeout`` ran out; ``phase`` tells in what."""
@@ -108,10 +113,12 @@ class DialFailed(ConnectError):
 
     Attributes:
         errno: the system's number where TCP failed, such as ``errno.ECONNREFUSED``, or None.
+        certificate_refused: whether TLS failed for the peer's certificate.
     """
 
     retryable = True
     errno: int | None = None
+    certificate_refused: bool = False
 
 
 class HandshakeRejected(ConnectError):
@@ -149,7 +156,7 @@ class HandshakeRejected(ConnectError):
 
 
 class HandshakeInvalid(ConnectError):
-    """The answer is not a handshake that was asked for: no websocket, or a redirect."""
+    """The answer is not the handshake that was asked for, such as a redirect."""
 
     phase = Phase.HANDSHAKE
 
@@ -190,12 +197,19 @@ class ConnectionLost(AgentConnError):
     Attributes:
         code: the close code (RFC 6455, section 7.4): 1005 for an empty Close frame, 1006 for none.
         reason: the text of the peer's Close frame, or what was seen of the end without one.
+        endpoint: which of its ``Endpoints`` it led to, without the query; None where there are
+            none.
     """
+
+    endpoint: str | None = None
 
     def __init__(self, message: str = "", *, code: int = 1006, reason: str = "") -> None:
         super().__init__(message)
         self.code = code
         self.reason = reason
+
+    def __str__(self) -> str:
+        return _with_endpoint(super().__str__(), self.endpoint)
 
 
 class RetriesExhausted(AgentConnError):
@@ -214,4 +228,8 @@ class RetriesExhausted(AgentConnError):
 
 
 class PoolTimeout(AgentConnError, TimeoutError):
-    """``ConnectionPool.acquire`` had no connection within its ``timeout``."""
+    """``ConnectionPool.acquire`` got no connection within its ``timeout``."""
+
+
+def _with_endpoint(message: str, endpoint: str | None) -> str:
+    return message if endpoint is None else f"{message} (at {endpoint})"

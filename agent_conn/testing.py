@@ -1,13 +1,8 @@
-"""The pytest plugin: a gateway and a room for tests of voice agents.
+"""What a test of a voice agent needs: a gateway in a thread of its own, and an identity source.
 
-The fixtures are `inference_gateway` (an `InferenceGateway`), `room_connected` (an
-`asyncio.Event` that the test sets), `identity` (a `RoomIdentity`) and `livekit_environment`.
-For a gateway of another kind, or one for many tests, make a fixture of your own::
-
-    @pytest.fixture(scope="session")
-    def inference_gateway():
-        with InferenceGateway(Gateway(token="…")) as gateway:
-            yield gateway
+pytest has both as fixtures: `inference_gateway` (an `InferenceGateway`), `agent_room_connected` (an
+`asyncio.Event` that the test sets), `agent_identity` (a `RoomIdentity`) and
+`inference_environment`, by which LiveKit's own clients dial the gateway.
 """
 
 from __future__ import annotations
@@ -16,17 +11,16 @@ import asyncio
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import pytest
-
 from agent_conn._identity import AgentIdentity, AttributionLevel
+from agent_conn._options import check_seconds
 from agent_conn._room import RoomConnected
-from agent_conn.errors import ConfigurationError, StateError
+from agent_conn.errors import StateError
 from agent_conn.gateway import Connection, Fault, Gateway, Handshake, SpeechEngine
 
 __all__ = ["InferenceGateway", "RoomIdentity"]
@@ -44,17 +38,16 @@ class InferenceGateway:
     one that calls `asyncio.run`. `gateway` is one that was not started, by default
     ``Gateway()`` with its scripted engine. It is given `stop_timeout` seconds to end.
 
-    What is not awaited blocks its caller until the gateway's thread has done what it had under
-    way, so that what it tells is settled. Where that thread does not answer within 5 seconds,
-    because an engine blocks it, TimeoutError says where it is.
+    Synchronous methods block until the gateway's thread is idle, so their answers are settled.
+    Where that thread does not answer within 5 seconds, because an engine blocks it, they raise
+    TimeoutError, which says where it is.
 
     Raises:
         ConfigurationError: `stop_timeout` is not positive.
     """
 
     def __init__(self, gateway: Gateway | None = None, *, stop_timeout: float = 5.0) -> None:
-        if not stop_timeout > 0:
-            raise ConfigurationError("stop_timeout must be positive")
+        check_seconds("stop_timeout", stop_timeout)
         self._gateway = gateway if gateway is not None else Gateway()
         self._stop_timeout = stop_timeout
         self._started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
@@ -71,7 +64,7 @@ class InferenceGateway:
             OSError: the address cannot be bound.
         """
         if self._thread.ident is not None:
-            raise StateError("an InferenceGateway is started once")
+            raise StateError("an InferenceGateway starts once; make a new one")
         self._thread.start()
         first: list[Future[Any]] = [self._started, self._ended]
         wait(first, ANSWER_SECONDS, FIRST_COMPLETED)
@@ -100,9 +93,12 @@ class InferenceGateway:
         self._thread.join()
         self._ended.result()
 
+    def __repr__(self) -> str:
+        return f"<InferenceGateway of {self._gateway!r}>"
+
     @property
     def base_url(self) -> str:
-        """What LiveKit's clients take as `base_url`: ``http(s)://host:port/v1``."""
+        """The `base_url` for LiveKit's clients: ``http(s)://host:port/v1``."""
         return self._gateway.base_url
 
     def url(self, path: str = "/v1/stt") -> str:
@@ -111,7 +107,7 @@ class InferenceGateway:
 
     @property
     def engine(self) -> SpeechEngine:
-        """Who hears and speaks; set another for the sessions that begin after it.
+        """The speech engine. Setting another affects the sessions that begin after that.
 
         ``ScriptedEngine(["what time is it"], audio=pcm)`` hears and speaks just that.
         """
@@ -128,9 +124,9 @@ class InferenceGateway:
 
     @property
     def connections(self) -> list[Connection]:
-        """The open websockets, in the order they were opened, to be looked at alone.
+        """The open websockets, in the order they were opened. Look at them, and change nothing.
 
-        What acts on one belongs into the gateway's thread; see `inject_now`.
+        Only the gateway's thread may act on one: use `inject_now`.
         """
         return self._call(lambda: self._gateway.connections)
 
@@ -140,15 +136,15 @@ class InferenceGateway:
         return self._call(lambda: self._gateway.accepted)
 
     def inject(self, fault: Fault, times: int | None = 1) -> None:
-        """Have the next `times` connections meet `fault`; None is until `withdraw_faults`.
+        """Apply `fault` to the next `times` connections; None applies it until `withdraw_faults`.
 
         Raises:
-            ConfigurationError: `fault` is no fault, or `times` below 1.
+            ConfigurationError: `fault` is not one of `FAULTS`, or `times` is below 1.
         """
         self._call(lambda: self._gateway.inject(fault, times))
 
     def inject_now(self, fault: Fault) -> int:
-        """Have every open connection misbehave; return how many there are.
+        """Apply `fault` to every open connection; return how many there are.
 
         Raises:
             ConfigurationError: `fault` makes no sense for an open connection.
@@ -156,13 +152,14 @@ class InferenceGateway:
         return self._call(lambda: _strike_all(self._gateway, fault))
 
     def withdraw_faults(self) -> None:
-        """Withdraw every fault; connections already struck stay so."""
+        """Withdraw every fault. Connections that have met one keep it."""
         self._call(self._gateway.withdraw_faults)
 
     async def wait_until(self, predicate: Callable[[], bool], timeout: float = 5.0) -> None:
-        """Return once `predicate` is true; the gateway's thread asks it at every change there.
+        """Wait until `predicate()` is true.
 
-        Accepts, requests, openings, messages received and closes are changes.
+        The gateway's thread calls it after every accept, request, opening, received message and
+        close.
 
         Raises:
             TimeoutError: it is still false after `timeout` seconds.
@@ -171,7 +168,7 @@ class InferenceGateway:
         await self._wait(timeout, lambda: self._gateway.wait_until(predicate, timeout))
 
     async def wait_idle(self, timeout: float = 5.0) -> None:
-        """Return once no socket is open.
+        """Wait until no socket is open.
 
         Raises:
             TimeoutError: some still are after `timeout` seconds; the text names them.
@@ -246,7 +243,7 @@ class InferenceGateway:
 
     def _submit(self, work: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
         if not self._started.done() or self._ended.done():
-            raise StateError("the gateway does not run: enter it by with")
+            raise StateError("the gateway does not run: use it inside its with block")
         loop, _ = self._started.result()
         return asyncio.run_coroutine_threadsafe(work(), loop)
 
@@ -284,35 +281,6 @@ class RoomIdentity:
         if not self.room_connected.is_set():
             raise Exception("cannot access local participant before connecting")  # noqa: TRY002
         return self.agent_id
-
-
-@pytest.fixture
-def inference_gateway() -> Iterator[InferenceGateway]:
-    """A running local inference gateway, which records who calls and fails on demand."""
-    with InferenceGateway() as gateway:
-        yield gateway
-
-
-@pytest.fixture
-def room_connected() -> asyncio.Event:
-    """The room's event: `room_connected.set()` connects the room now."""
-    return asyncio.Event()
-
-
-@pytest.fixture
-def identity(room_connected: asyncio.Event) -> RoomIdentity:
-    """An identity source whose agent id raises until the room is connected."""
-    return RoomIdentity(room_connected)
-
-
-@pytest.fixture
-def livekit_environment(
-    inference_gateway: InferenceGateway, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Has LiveKit Agents' inference clients dial `inference_gateway`, by environment variables."""
-    monkeypatch.setenv("LIVEKIT_INFERENCE_URL", inference_gateway.base_url)
-    monkeypatch.setenv("LIVEKIT_INFERENCE_API_KEY", "key-of-the-test")
-    monkeypatch.setenv("LIVEKIT_INFERENCE_API_SECRET", "secret-of-the-test-0123456789abcdef")
 
 
 def _strike_all(gateway: Gateway, fault: Fault) -> int:

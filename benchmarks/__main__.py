@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks import (
+    endpoints,
     fanout,
     importing,
     memory,
@@ -29,6 +30,7 @@ from benchmarks import (
 )
 from benchmarks.far import ROOT
 from benchmarks.line import missing
+from benchmarks.loops import add_loop_option
 from benchmarks.measurement import Measurement
 from benchmarks.peers import PEERS, version
 from benchmarks.picture import put_pictures_into
@@ -41,6 +43,7 @@ MEASUREMENTS = {
     module.MEASUREMENT.name: module.MEASUREMENT
     for module in (
         predial,
+        endpoints,
         opening,
         memory,
         messages,
@@ -53,23 +56,24 @@ MEASUREMENTS = {
 }
 
 
-def machine() -> dict[str, str]:
+def machine(loop: str) -> dict[str, str]:
     """What the figures depend on."""
     about = {
         "cores": str(len(os.sched_getaffinity(0))),
         "system": f"{platform.system()} {platform.release()}",
         "Python": platform.python_version(),
+        "event loop": loop,
     }
     return about | {name: version(name) or "not installed" for name in PEERS}
 
 
-def measure(chosen: Sequence[Measurement], *, quick: bool, out: Path) -> Run:
+def measure(chosen: Sequence[Measurement], *, quick: bool, loop: str, out: Path) -> Run:
     """Run the benchmarks one after another; what is found is written as it comes."""
     console = Console(stderr=True)
     lacks = missing()
     if lacks is not None:
         console.print(f"Without {lacks} there is no long line here: that is not measured.")
-    run = Run(dt.datetime.now(tz=dt.UTC).date().isoformat(), quick, machine())
+    run = Run(dt.datetime.now(tz=dt.UTC).date().isoformat(), quick, machine(loop))
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         for number, measurement in enumerate(chosen, 1):
@@ -79,7 +83,7 @@ def measure(chosen: Sequence[Measurement], *, quick: bool, out: Path) -> Run:
             def show(done: float, task: object = task) -> None:
                 progress.update(task, completed=done)  # type: ignore[arg-type]
 
-            result = stage.run(measurement, quick=quick, show=show)
+            result = stage.run(measurement, quick=quick, loop=loop, show=show)
             show(1.0)
             run.results.append(result)
             write(run, out)
@@ -108,6 +112,7 @@ def main() -> int:
         "--only", nargs="+", choices=MEASUREMENTS, metavar="NAME", help=", ".join(MEASUREMENTS)
     )
     parser.add_argument("--quick", action="store_true", help="few rounds, to see that it works")
+    add_loop_option(parser)
     parser.add_argument(
         "--out",
         type=Path,
@@ -132,7 +137,7 @@ def main() -> int:
     # A line and its processes are taken down on the way out, which SIGTERM would not take.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        run = measure(chosen, quick=options.quick, out=options.out)
+        run = measure(chosen, quick=options.quick, loop=options.loop, out=options.out)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except stage.StepFailed as failure:

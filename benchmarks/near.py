@@ -7,7 +7,6 @@ The environment names the far end, as in ``benchmarks/far.py``.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import importlib
 import json
@@ -17,6 +16,7 @@ import sys
 from typing import Any
 
 from benchmarks.far import raise_descriptor_limit, reach
+from benchmarks.loops import run_on_loop
 
 
 def say(what: dict[str, object]) -> None:
@@ -40,7 +40,7 @@ def main() -> None:
     raise_descriptor_limit()
     module, arguments = sys.argv[1:]
     with contextlib.redirect_stdout(sys.stderr):
-        say({"found": asyncio.run(run(module, json.loads(arguments)))})
+        say({"found": run_on_loop(run(module, json.loads(arguments)))})
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ bare one, and the median of the ratios counts. Only this process's CPU is counte
 from __future__ import annotations
 
 import argparse
-import asyncio
 import logging
 import statistics
 import time
@@ -19,6 +18,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from benchmarks.far import Far, far_process, reach
+from benchmarks.loops import add_loop_option, run_on_loop
 from benchmarks.measurement import Measurement, Outcomes, Step, Tell, in_turns, pick
 from benchmarks.peers import BARE, NOT_INSTALLED, OURS, PEERS, Opener, Place, installed, place
 from benchmarks.results import Cell, Column, Result, Target
@@ -94,10 +94,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=100, help="rounds")
     parser.add_argument("--size", type=int, default=30, help="opens in a batch")
+    add_loop_option(parser)
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     with far_process() as port:
-        asyncio.run(by_hand(port, options.pairs, options.size))
+        run_on_loop(by_hand(port, options.pairs, options.size), options.loop)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ import aiohttp
 from agent_conn import InferenceConnection, ReplayBuffer, reconnect
 from benchmarks.far import DEFAULT_PORT, PATIENCE, Far, far_process, reach, serve
 from benchmarks.line import missing
+from benchmarks.loops import add_loop_option, run_on_loop
 from benchmarks.measurement import Measurement, Outcomes, Step, Tell, counted
 from benchmarks.peers import NOT_INSTALLED, version
 from benchmarks.render import as_text
@@ -280,6 +281,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure how fast audio flows after a drop.")
     parser.add_argument("role", nargs="?", choices=("server", "client"))
     parser.add_argument("--rounds", type=int, default=5)
+    add_loop_option(parser)
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     if options.role == "server":
@@ -287,10 +289,10 @@ def main() -> None:
         port = int(os.environ.get("WAN_PORT", DEFAULT_PORT))
         asyncio.run(serve(host, port, tls=True))
     elif options.role == "client":
-        asyncio.run(by_hand(None, options.rounds))
+        run_on_loop(by_hand(None, options.rounds), options.loop)
     else:
         with far_process(tls=True) as port:
-            asyncio.run(by_hand(port, options.rounds))
+            run_on_loop(by_hand(port, options.rounds), options.loop)
 
 
 if __name__ == "__main__":

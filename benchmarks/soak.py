@@ -43,6 +43,7 @@ from benchmarks.far import (
     raise_descriptor_limit,
     reach,
 )
+from benchmarks.loops import add_loop_option, run_on_loop
 from benchmarks.render import verdict
 from benchmarks.soak_streams import Streams
 from benchmarks.soak_verdict import Lags, Sample, Soak, judge
@@ -222,6 +223,7 @@ def main() -> int:
     parser.add_argument("--streams", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples there, too")
+    add_loop_option(parser)
     options = parser.parse_args()
     if not options.minutes > 0 or options.streams < 1:
         parser.error("--minutes and --streams must be positive")
@@ -229,7 +231,7 @@ def main() -> int:
     logging.disable(logging.CRITICAL)
     raise_descriptor_limit()
     with far_process() as port:
-        done = asyncio.run(soak(port, options.minutes, options.streams, options.seed))
+        done = run_on_loop(soak(port, options.minutes, options.streams, options.seed), options.loop)
     if options.json is not None:
         targets = [asdict(one) | {"holds": one.holds} for one in judge(done)]
         written = asdict(done) | {"seed": options.seed, "targets": targets}

@@ -19,8 +19,10 @@ class StepFailed(Exception):
     """A step ended without an outcome."""
 
 
-def run(measurement: Measurement, *, quick: bool, show: Callable[[float], None]) -> Result:
-    """Measure; ``show`` takes how much is done, from 0 to 1.
+def run(
+    measurement: Measurement, *, quick: bool, loop: str, show: Callable[[float], None]
+) -> Result:
+    """Measure on ``loop``; ``show`` takes how much is done, from 0 to 1.
 
     Raises:
         StepFailed: a step failed; what it said is on stderr.
@@ -33,11 +35,11 @@ def run(measurement: Measurement, *, quick: bool, show: Callable[[float], None])
             show((before + done) / len(steps))
 
         tell(0.0)
-        outcomes.append((step, _take(step, measurement.module, tell)))
+        outcomes.append((step, _take(step, measurement.module, loop, tell)))
     return measurement.combine(outcomes)
 
 
-def _take(step: Step, module: str, tell: Callable[[float], None]) -> Any:  # noqa: ANN401  (JSON)
+def _take(step: Step, module: str, loop: str, tell: Callable[[float], None]) -> Any:  # noqa: ANN401  (JSON)
     if step.round_trip and missing():
         return None
     with (
@@ -48,6 +50,7 @@ def _take(step: Step, module: str, tell: Callable[[float], None]) -> Any:  # noq
             "WAN_FAR": line.far_address,
             "WAN_PORT": str(port),
             "WAN_RTT": str(line.round_trip),
+            "WAN_LOOP": loop,
         }
         command = [*line.near, sys.executable, "-m", "benchmarks.near", module]
         near = subprocess.Popen(  # noqa: S603  (ours)

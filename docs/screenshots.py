@@ -2,21 +2,22 @@
 
     python docs/screenshots.py
 
-Five connections, at least one at each level of attribution; the gateway has closed one.
+Six connections, at least one at each level of attribution: the last has waited for its room, the
+gateway has closed one and refused one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import shutil
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import aiohttp
 from playwright.async_api import async_playwright
 
-from agent_conn import AgentIdentity, InferenceConnection
-from agent_conn.gateway import CloseWith, Gateway, Inspector, ScriptedEngine
+from agent_conn import AgentIdentity, HandshakeRejected, InferenceConnection
+from agent_conn.gateway import CloseWith, Gateway, Inspector, Reject, ScriptedEngine
 
 ASSETS = Path(__file__).parent / "assets"
 WHOLE = AgentIdentity("AJ_s3b7KqW2nVdE", "RM_x9k2TtRb5uLc", "PA_q4m1HfJ6sXyD")
@@ -25,8 +26,8 @@ CALLS = (
     ("/v1/tts?model=cartesia/sonic-3", AgentIdentity("AJ_c6t0ErN8wPiB")),
     ("/v1/stt?model=auto", AgentIdentity("AJ_p8h1YcM4oZgA", "RM_k7f2UvBq9sDe")),
     ("/v1/tts?model=cartesia/sonic-3", WHOLE),
-    ("/v1/stt?model=auto", WHOLE),
 )
+ROOM_SECONDS = 0.4
 SIZES = ((1440, 640), (390, 844))
 
 
@@ -46,6 +47,16 @@ async def main() -> None:
             connection = InferenceConnection(session, gateway.url(path), identity=identity)
             await stack.enter_async_context(connection)
             await call(connection)
+        gateway.inject(Reject(429))
+        with suppress(HandshakeRejected):
+            await InferenceConnection(session, gateway.url("/v1/stt"), identity=WHOLE)
+        room = asyncio.Event()
+        asyncio.get_running_loop().call_later(ROOM_SECONDS, room.set)
+        waiting = InferenceConnection(
+            session, gateway.url(CALLS[0][0]), identity=WHOLE, room_connected=room, connect_wait=2.0
+        )
+        await stack.enter_async_context(waiting)
+        await call(waiting)
         lost = gateway.connections[1]
         lost.inject(CloseWith(1011))
         await gateway.wait_until(lambda: lost not in gateway.connections)

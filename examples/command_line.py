@@ -36,7 +36,7 @@ def token_source(options: argparse.Namespace) -> TokenSource | None:
     if not options.api_key:
         return os.environ.get(TOKEN_VARIABLE) or None
     mint = partial(mint_token, options.api_key, options.api_secret)
-    mint()  # A missing package is better told here than as the failure of a dial.
+    mint()  # So that a missing package is reported here, and not as the failure of a dial.
     return mint
 
 
@@ -49,14 +49,14 @@ def seconds(text: str) -> float:
     """Read an option that is a finite number of 0 or more."""
     value = float(text)
     if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a finite number of 0 or more")
+        raise argparse.ArgumentTypeError(f"must be a number of 0 or more, got {text}")
     return value
 
 
 def words(text: str) -> str:
     """Read an option that is something to say."""
     if not text.strip():
-        raise argparse.ArgumentTypeError("there is nothing to say")
+        raise argparse.ArgumentTypeError("must be words to say, got none")
     return text
 
 
@@ -71,7 +71,9 @@ def wav_file(name: str) -> tuple[bytes, int]:
         raise argparse.ArgumentTypeError(f"cannot read {name}: {reason}") from None
     pcm = pcm[: len(pcm) - len(pcm) % (width * channels)]
     if width != 2 or channels not in (1, 2) or not pcm:
-        raise argparse.ArgumentTypeError(f"{name} holds no 16-bit mono or stereo PCM")
+        raise argparse.ArgumentTypeError(
+            f"{name} must hold 16-bit PCM, mono or stereo, with at least one sample"
+        )
     if channels == 2:
         samples = array("h", pcm)
         pairs = zip(samples[::2], samples[1::2], strict=True)
@@ -82,7 +84,7 @@ def wav_file(name: str) -> tuple[bytes, int]:
 def run(
     work: Callable[[argparse.Namespace], Coroutine[Any, Any, None]], parser: argparse.ArgumentParser
 ) -> NoReturn:
-    """Run an example and exit; what goes wrong is told in one line."""
+    """Run an example and exit; an error is printed in one line."""
     options = parser.parse_args()
     if bool(options.api_key) is not bool(options.api_secret):
         parser.error("--api-key and --api-secret go together")

@@ -19,7 +19,7 @@ DRAIN_SECONDS = 5.0
 
 
 class GatewayError(Exception):
-    """The gateway sent an `error` message, or something that is no message.
+    """The gateway sent an `error` message, or something that is not a message.
 
     `code` is the gateway's own; None where it gave none.
     """
@@ -45,7 +45,7 @@ async def receive(connection: InferenceConnection) -> dict[str, Any] | None:
     with suppress(ValueError):
         message = json.loads(frame.data)
     if not isinstance(message, dict):
-        raise GatewayError("the gateway sent something that is no JSON object")
+        raise GatewayError("the gateway must send JSON objects, and sent something else")
     if message.get("type") == "error":
         text = message.get("message") or "no reason given"
         raise GatewayError(f"the gateway reports an error: {text}", message.get("code"))

@@ -20,6 +20,7 @@ import secrets
 import sys
 import threading
 import time
+from typing import Any
 
 from livekit import rtc
 from livekit.agents import (
@@ -54,6 +55,9 @@ async def entrypoint(ctx: JobContext) -> None:
     )
     agent = Agent(instructions="You are a helpful voice assistant. Answer in one sentence.")
     if ctx.is_fake_job():
+        # The room of a fake job is a mock, whose participant has no id.
+        participant: Any = ctx.room.local_participant
+        participant.sid = "PA_local"
         heard = await hear_itself(session, agent, GREETING, SAMPLE_RATE)
         print(f"said {GREETING!r}, heard {heard!r}", flush=True)
         for record in attribution.records if attribution is not None else ():

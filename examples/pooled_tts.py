@@ -1,6 +1,8 @@
 """Ten sentences, each a turn of its own, spoken over one connection that a pool keeps warm.
 
 python examples/pooled_tts.py --url https://gateway.example/v1 --wav speech.wav
+
+Needs agent-conn; with --api-key its extra cli: pip install -e '.[cli]' in the project's folder.
 """
 
 from __future__ import annotations
@@ -8,16 +10,20 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
+import sys
 from collections.abc import Iterable
 from functools import partial
 
-import aiohttp
-from audio import write_wav
-from command_line import gateway_parser, run, service_url, token_source
-from duplex import GatewayError, ask, receive
-from tts_pump import SAMPLE_RATE, SILENCE_SECONDS, create_session
+try:
+    import aiohttp
+    from audio import write_wav
+    from command_line import gateway_parser, run, service_url, token_source
+    from duplex import GatewayError, ask, receive
+    from tts_pump import SAMPLE_RATE, SILENCE_SECONDS, create_session
 
-from agent_conn import ConnectionPool, InferenceConnection, PoolStatistics, TokenSource
+    from agent_conn import ConnectionPool, InferenceConnection, PoolStatistics, TokenSource
+except ImportError as missing:
+    sys.exit(f"pooled_tts.py needs {missing.name}: pip install -e '.[cli]'")
 
 SENTENCES = (
     "Good morning.",

@@ -1,4 +1,4 @@
-"""Draws a round trip while it runs, and how its connections were opened."""
+"""Draws a round trip while it runs, and how its connections were opened. Needs rich."""
 
 from __future__ import annotations
 

@@ -1,24 +1,30 @@
 """Speech to text: audio goes in as it comes, transcripts come out as they are heard.
 
 python examples/stt_pump.py --url https://gateway.example/v1 --wav speech.wav
+
+Needs agent-conn; with --api-key its extra cli: pip install -e '.[cli]' in the project's folder.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 from collections.abc import AsyncIterable, Callable
 from contextlib import suppress
 from functools import partial
 
-import aiohttp
-from audio import record, send_audio
-from command_line import gateway_parser, run, service_url, token_source, wav_file
-from duplex import once, receive
-from hearing import Heard, show
-from staying import converse_over
+try:
+    import aiohttp
+    from audio import record, send_audio
+    from command_line import gateway_parser, run, service_url, token_source, wav_file
+    from duplex import once, receive
+    from hearing import Heard, show
+    from staying import converse_over
 
-from agent_conn import InferenceConnection, Reconnector, ReplayBuffer, reconnect
+    from agent_conn import InferenceConnection, Reconnector, ReplayBuffer, reconnect
+except ImportError as missing:
+    sys.exit(f"stt_pump.py needs {missing.name}: pip install -e '.[cli]'")
 
 FINALIZE_SECONDS, AFTER_FINAL_SECONDS = 30.0, 3.0
 
@@ -66,7 +72,7 @@ async def transcribe(
         heard.clear()
         finalized.clear()
         await ws.send_json({"type": "session.finalize"})
-        # Both answers are optional, so that their absence is no error.
+        # Both answers are optional, so their absence is not an error.
         with suppress(TimeoutError):
             async with asyncio.timeout(FINALIZE_SECONDS):
                 await heard.wait()

@@ -1,6 +1,7 @@
 """A test of your agent: it dials before its room is connected, and is attributed all the same.
 
-The fixtures come with agent_conn; pytest and pytest-asyncio, in auto mode, are yours.
+Needs pytest and pytest-asyncio, in any mode: pip install pytest pytest-asyncio. The fixtures come
+with agent_conn.
 
     pytest examples/test_my_agent.py
 """
@@ -9,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
@@ -25,24 +25,25 @@ class MyAgent:
     """Your agent, which greets as soon as it may."""
 
     def __init__(
-        self,
-        session: aiohttp.ClientSession,
-        tts_url: str,
-        identity: IdentitySource,
-        room_connected: asyncio.Event,
+        self, tts_url: str, identity: IdentitySource, room_connected: asyncio.Event
     ) -> None:
-        self.connection = InferenceConnection(
-            session,
-            tts_url,
-            identity=identity,
-            room_connected=room_connected,
-            connect_wait=1.0,
-        )
+        self.tts_url = tts_url
+        self.identity = identity
+        self.room_connected = room_connected
 
     async def greet(self) -> bytes:
         """Return what it says."""
         pcm = bytearray()
-        async with self.connection as ws:
+        async with (
+            aiohttp.ClientSession() as session,
+            InferenceConnection(
+                session,
+                self.tts_url,
+                identity=self.identity,
+                room_connected=self.room_connected,
+                connect_wait=1.0,
+            ) as ws,
+        ):
             await ws.send_json({"type": "session.create", "sample_rate": "24000"})
             await ws.send_json({"type": "input_transcript", "transcript": "Hello."})
             await ws.send_json({"type": "session.flush"})
@@ -53,24 +54,27 @@ class MyAgent:
 
 
 @pytest.fixture
-async def agent(
-    inference_gateway: InferenceGateway, identity: RoomIdentity, room_connected: asyncio.Event
-) -> AsyncIterator[MyAgent]:
-    async with aiohttp.ClientSession() as session:
-        yield MyAgent(session, inference_gateway.url("/v1/tts"), identity, room_connected)
+def agent(
+    inference_gateway: InferenceGateway,
+    agent_identity: RoomIdentity,
+    agent_room_connected: asyncio.Event,
+) -> MyAgent:
+    return MyAgent(inference_gateway.url("/v1/tts"), agent_identity, agent_room_connected)
 
 
+@pytest.mark.asyncio
 async def test_the_greeting_is_billed_to_the_agent(
-    agent: MyAgent, inference_gateway: InferenceGateway, room_connected: asyncio.Event
+    agent: MyAgent, inference_gateway: InferenceGateway, agent_room_connected: asyncio.Event
 ) -> None:
     inference_gateway.engine = ScriptedEngine(audio=GREETING)
     greeting = asyncio.create_task(agent.greet())
     await inference_gateway.wait_until(lambda: inference_gateway.accepted == 1)  # It has dialled.
-    room_connected.set()  # Now the room connects.
+    agent_room_connected.set()  # Now the room connects.
     assert await greeting == GREETING
     inference_gateway.assert_attributed(AttributionLevel.AGENT)
 
 
+@pytest.mark.asyncio
 async def test_the_greeting_is_said_even_if_the_room_never_connects(
     agent: MyAgent, inference_gateway: InferenceGateway
 ) -> None:
@@ -78,10 +82,11 @@ async def test_the_greeting_is_said_even_if_the_room_never_connects(
     assert inference_gateway.handshakes[-1].level is AttributionLevel.ROOM
 
 
+@pytest.mark.asyncio
 async def test_a_spent_quota_is_told(
-    agent: MyAgent, inference_gateway: InferenceGateway, room_connected: asyncio.Event
+    agent: MyAgent, inference_gateway: InferenceGateway, agent_room_connected: asyncio.Event
 ) -> None:
-    room_connected.set()
+    agent_room_connected.set()
     inference_gateway.inject(Reject(429))
     with pytest.raises(HandshakeRejected) as rejected:
         await agent.greet()

@@ -3,22 +3,28 @@
 python examples/traced_calls.py
 
 The gateway is one on this machine. Each line is a span as an exporter gets it: its trace, its
-name, what came of it, its milliseconds. Needs agent-conn[otel] and opentelemetry-sdk.
+name, what came of it, its milliseconds.
+
+Needs: pip install -e '.[otel]' opentelemetry-sdk, in the project's folder.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from functools import partial
 
-import aiohttp
-from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
+try:
+    import aiohttp
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+    from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
 
-from agent_conn import AgentIdentity, InferenceConnection, reconnect
-from agent_conn.gateway import DropAfter, Gateway
-from agent_conn.integrations.opentelemetry import Telemetry
+    from agent_conn import AgentIdentity, InferenceConnection, reconnect
+    from agent_conn.gateway import DropAfter, Gateway
+    from agent_conn.integrations.opentelemetry import Telemetry
+except ImportError as missing:
+    sys.exit(f"traced_calls.py needs {missing.name}: pip install -e '.[otel]' opentelemetry-sdk")
 
 
 def one_line(span: ReadableSpan) -> str:

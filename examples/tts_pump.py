@@ -1,6 +1,8 @@
 """Text to speech: sentences go in as they come, audio comes out as it is made.
 
 python examples/tts_pump.py --url https://gateway.example/v1 --say "Hello." --wav speech.wav
+
+Needs agent-conn; with --api-key its extra cli: pip install -e '.[cli]' in the project's folder.
 """
 
 from __future__ import annotations
@@ -8,16 +10,20 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
+import sys
 from collections.abc import AsyncIterable, Callable
 from functools import partial
 
-import aiohttp
-from audio import write_wav
-from command_line import gateway_parser, run, service_url, token_source, words
-from duplex import GatewayError, ask, once, receive
-from staying import converse_over
+try:
+    import aiohttp
+    from audio import write_wav
+    from command_line import gateway_parser, run, service_url, token_source, words
+    from duplex import GatewayError, ask, once, receive
+    from staying import converse_over
 
-from agent_conn import InferenceConnection, Reconnector, ReplayBuffer, reconnect
+    from agent_conn import InferenceConnection, Reconnector, ReplayBuffer, reconnect
+except ImportError as missing:
+    sys.exit(f"tts_pump.py needs {missing.name}: pip install -e '.[cli]'")
 
 SILENCE_SECONDS = 30.0
 SAMPLE_RATE = 24_000

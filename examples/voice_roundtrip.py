@@ -4,6 +4,8 @@ Both connections are dialled at once, while the job's room is still connecting. 
 `--url` a gateway with real speech is started on this machine.
 
 python examples/voice_roundtrip.py
+
+Needs: pip install -e '.[cli,speech]' in the project's folder.
 """
 
 from __future__ import annotations
@@ -15,21 +17,26 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any
 
-import aiohttp
-import stt_pump
-import tts_pump
-from audio import AudioPipe
-from command_line import gateway_parser, run, seconds, service_url, wav_file, words
-from duplex import GatewayError, once
-from stage import Room, gateway_at
-
-from agent_conn import ConnectionRecord, InferenceConnection, Reconnector, StateChanged, reconnect
-
 try:
+    import aiohttp
+    import stt_pump
+    import tts_pump
+    from audio import AudioPipe
+    from command_line import gateway_parser, run, seconds, service_url, wav_file, words
+    from duplex import GatewayError, once
     from report import Scene, print_report
     from rich.live import Live
-except ImportError:
-    sys.exit("voice_roundtrip.py needs rich: pip install 'agent-conn[cli,speech]'")
+    from stage import Room, gateway_at
+
+    from agent_conn import (
+        ConnectionRecord,
+        InferenceConnection,
+        Reconnector,
+        StateChanged,
+        reconnect,
+    )
+except ImportError as missing:
+    sys.exit(f"voice_roundtrip.py needs {missing.name}: pip install -e '.[cli,speech]'")
 
 SENTENCE = "What time is it? We will meet again tomorrow."
 SAMPLE_RATE = 16_000

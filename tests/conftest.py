@@ -4,6 +4,8 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from importlib import import_module
+from inspect import iscoroutinefunction
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -23,13 +25,42 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="asyncio",
         help="whose event loop the tests run on",
     )
+    parser.addoption(
+        "--eager-tasks",
+        action="store_true",
+        help="have each task begin as it is made; from Python 3.12 on",
+    )
 
 
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     name: str = config.getoption("--loop")
-    return {name: import_module(name).new_event_loop}
+    make: Callable[[], asyncio.AbstractEventLoop] = import_module(name).new_event_loop
+    if not config.getoption("--eager-tasks"):
+        return {name: make}
+
+    def make_eager() -> asyncio.AbstractEventLoop:
+        loop = make()
+        loop.set_task_factory(vars(asyncio)["eager_task_factory"])
+        return loop
+
+    return {f"{name}-eager": make_eager}
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With ``-m quick``, import no other file: that takes longer than the quick tests."""
+    if config.option.markexpr != "quick" or collection_path.suffix != ".py":
+        return None
+    return "pytest.mark.quick" not in collection_path.read_text(encoding="utf-8") or None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On uvloop leave out what runs on no event loop, or on one of its own."""
+    if config.getoption("--loop") == "uvloop":
+        chosen = [item for item in items if iscoroutinefunction(getattr(item, "obj", None))]
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        items[:] = chosen
 
 
 def pytest_sessionstart() -> None:

@@ -49,7 +49,7 @@ class OpenWebSocket:
         protocol = None if connection is None else connection.protocol
         closed = None if protocol is None else protocol.closed
         if closed is not None:
-            # The websocket is told only that the connection ended.
+            # The websocket itself learns only that the connection ended.
             closed.add_done_callback(link.note_end)
         self._link = link
         self._secrets = secrets
@@ -67,9 +67,9 @@ class OpenWebSocket:
 
     @property
     def close_code(self) -> int:
-        """The code of the peer's Close, or of the one sent over what the peer had sent.
+        """The code of the peer's Close, or of the one that answered invalid data.
 
-        1000 where the peer had none to send before this side closed, 1006 where none came.
+        1000 where this side closed first, 1006 where no Close came.
         """
         if self._arrivals.close is not None:
             return self._arrivals.close.code

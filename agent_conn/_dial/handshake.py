@@ -8,6 +8,7 @@ session, whose requests go to the session itself and through a guard.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
@@ -22,6 +23,7 @@ from yarl import URL
 from agent_conn._dial.close import OpenWebSocket
 from agent_conn._dial.network import Link, watch_network
 from agent_conn._dial.predial import PreDial
+from agent_conn._dial.seams import check_opened, check_seams
 from agent_conn._dial.session_view import view_of
 from agent_conn._dial.translate import (
     MAX_BODY,
@@ -30,9 +32,12 @@ from agent_conn._dial.translate import (
     rejected,
     shown_headers,
 )
+from agent_conn._dial.websocket import InferenceWebSocket
+from agent_conn._identity import AgentIdentity
 from agent_conn._options import DialOptions, Handler, check_proxy
 from agent_conn._record import RecordBuilder
 from agent_conn._secrets import Secrets
+from agent_conn._usage import MeteredMessages
 from agent_conn.errors import (
     AgentConnError,
     ConnectError,
@@ -44,8 +49,10 @@ from agent_conn.errors import (
 
 T = TypeVar("T")
 
+logger: logging.Logger = logging.getLogger("agent_conn")
+
 BODY_TIMEOUT = 1.0
-"""Seconds to wait for a rejection's body, which is worth less than the verdict."""
+"""Seconds to wait for a rejection's body: the status alone decides."""
 
 _NO_WEBSOCKET_TIMEOUT = aiohttp.ClientWSTimeout(ws_receive=None, ws_close=None)
 """The websocket bounds its close by itself: aiohttp's bound begins anew with each message."""
@@ -60,6 +67,8 @@ Prepare = Callable[[], Awaitable[None]]
 """Waits for what the request needs: the room, the token, the headers."""
 ReadHeaders = Callable[[], Mapping[str, str]]
 """Gives headers as of now."""
+Turn = Callable[[], Awaitable[None]]
+"""Returns when the request may be sent."""
 
 
 class Dial:
@@ -70,6 +79,7 @@ class Dial:
         options: what to dial, checked.
         record: kept up to date.
         url: where to.
+        turn: awaited before the request is sent, or None where nobody else may send it.
     """
 
     def __init__(
@@ -78,15 +88,17 @@ class Dial:
         options: DialOptions,
         record: RecordBuilder,
         url: URL,
+        turn: Turn | None = None,
     ) -> None:
         self.refusal: HandshakeRejected | None = None
         """The gateway's refusal, from when its status is known, its text perhaps to come."""
         self.pre_dial: PreDial | None = None
-        """The connection of the request, once there is one to be had."""
+        """The connection of the request, once one is dialled."""
         self._session = session
         self._options = options
         self._record = record
         self._url = url
+        self._turn = turn
         # Held here and not in locals: its repr, which a traceback may show, has the URL.
         self._response: aiohttp.ClientResponse | None = None
         self._link: Link | None = None
@@ -138,6 +150,7 @@ class Dial:
         ) -> Awaitable[aiohttp.ClientResponse]:
             return self._guard(request, handler, read_headers, prepare)
 
+        check_seams()
         options = self._options
         trusts_env = self._session.trust_env
         if trusts_env or self._session.auth is not None:
@@ -155,6 +168,8 @@ class Dial:
             proxy=options.proxy,
             proxy_headers=options.proxy_headers,
         )
+        await check_opened(ws, options.close_timeout, guarded=self._link is not None)
+        self._meter(ws)
         assert self._response is not None
         assert self._link is not None
         assert self._secrets is not None
@@ -176,6 +191,11 @@ class Dial:
     ) -> aiohttp.ClientResponse:
         self._check_route(request)
         await self._make_ready(request, prepare)
+        if self._turn is not None:
+            await self._turn()
+            if self.pre_dial is not None:
+                # The peer may have hung up meanwhile.
+                await self._attempt(self.pre_dial.connect(), dial_failed)
         headers = read_headers()
         sent, options, record = request.headers, self._options, self._record
         for name in options.reserved_names:
@@ -236,6 +256,18 @@ class Dial:
         except Exception as error:
             failure = self._final() or translate(error, self._url.origin())
         raise failure
+
+    def _meter(self, ws: aiohttp.ClientWebSocketResponse) -> None:
+        if self._options.usage is None:
+            return
+        if not isinstance(ws, InferenceWebSocket):
+            name = type(ws).__name__
+            logger.warning(
+                "usage_not_counted: the websocket is a %s", name, extra={"websocket": name}
+            )
+            return
+        caller = self._record.identity or AgentIdentity()
+        ws.counter = MeteredMessages(self._options.usage, caller)
 
     def _check_route(self, request: aiohttp.ClientRequest) -> None:
         """Refuse what aiohttp would send a token through, whoever set the proxy or the header."""
@@ -331,7 +363,7 @@ def _sent_secrets(
     url: URL,
     proxy: Iterable[str],
 ) -> Iterator[str]:
-    """What is sent that nobody else may repeat to a log.
+    """What is sent and must not get into a log.
 
     ``defaults`` are the names of the session's own headers, ``proxy`` what is sent to the proxy.
     """

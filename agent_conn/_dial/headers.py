@@ -24,7 +24,7 @@ class RequestHeaders:
         identity: the ids, or what gives them; asked at each ``read``.
         require: the lowest level that may go out.
         trace_headers: gives the headers of a trace, or None.
-        record: told of the identity that was read.
+        record: gets the identity that was read.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class RequestHeaders:
         identity = record.identity = read_identity(self._identity)
         if identity.level < self._require:
             raise AttributionUnavailable(
-                f"attribution is {identity.level.name}, {self._require.name} is required",
+                f"attribution must be at least {self._require.name}, got {identity.level.name}",
                 retryable=True,
             )
         headers = self._given | identity.headers(names)

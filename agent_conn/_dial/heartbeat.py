@@ -94,5 +94,5 @@ class Heartbeat:
         try:
             await self._ws.ping()
         except ConnectionError:
-            # Whoever reads is told of the end.
+            # The next read shows the end.
             return

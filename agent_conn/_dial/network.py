@@ -1,4 +1,4 @@
-"""What a socket can be asked and told beneath aiohttp: its network's death, its peer's end."""
+"""The socket beneath aiohttp: how the death of its network and its peer's end are found."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def watch_network(transport: asyncio.BaseTransport, seconds: float) -> None:
     if sock is None:
         return
     idle = max(1, round(seconds / 2))
-    # OSError: it is no TCP, or the peer has hung up already, which whoever reads next is told.
+    # OSError: the socket is not TCP, or the peer has hung up already, as the next read shows.
     with suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         sock.setsockopt(socket.IPPROTO_TCP, _KEEP_IDLE, idle)
@@ -70,7 +70,7 @@ class Link:
         return not self.transport.is_closing() and self.transport.get_write_buffer_size() > 0
 
     def note_end(self, closed: asyncio.Future[None]) -> None:
-        """Note why the connection ended, told by the future that aiohttp has for its end."""
+        """Note why the connection ended, from the future that aiohttp sets at its end."""
         error = None if closed.cancelled() else closed.exception()
         cause = error and error.__cause__
         self.errno = cause.errno if isinstance(cause, OSError) else None

@@ -11,9 +11,8 @@ from aiohttp.connector import Connection
 from multidict import CIMultiDict
 
 from agent_conn._dial.network import Link, hung_up, watch_network
+from agent_conn._log import log
 from agent_conn._record import RecordBuilder
-
-logger: logging.Logger = logging.getLogger("agent_conn")
 
 Hold = Callable[["PreDial | None"], Awaitable[None]]
 """Awaited with the pre-dial of a spare, or None where it can have none, before its request."""
@@ -29,7 +28,7 @@ class PreDial:
 
     Args:
         request: what the connection is for, proxy and TLS settings included.
-        record: told of each dial.
+        record: counts each dial.
         network_timeout: seconds after which the kernel gives a dead network up, or None.
     """
 
@@ -120,7 +119,7 @@ class PreDial:
         try:
             await self.connect()
         except Exception as error:
-            logger.debug("pre_dial_failed", extra={"error": type(error).__name__})
+            log(logging.DEBUG, "pre_dial_failed", error=type(error).__name__)
         finally:
             self._record.pre_dial_ended_at = self._now()
 
@@ -165,7 +164,7 @@ class ConnectEvents:
         """It ended well."""
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[None]]:
-        """The other events, which nobody here asks for."""
+        """The other events, which are not needed."""
         if not name.startswith("send_"):
             raise AttributeError(name)
         return _ignore

@@ -53,6 +53,7 @@ def dial_failed(error: Exception, origin: object) -> ConnectError:
         f"{origin}: {_dial_text(error)}", retryable=not _is_certificate_failure(error)
     )
     failure.errno = _errno(error)
+    failure.certificate_refused = _is_certificate_failure(error)
     return failure
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import aiohttp
 
@@ -21,6 +21,16 @@ class PeerClose(NamedTuple):
     reason: str
 
 
+class MessageCounter(Protocol):
+    """Is told of every text message of a websocket."""
+
+    def sent(self, text: str) -> None:
+        """It was sent."""
+
+    def received(self, text: str) -> None:
+        """The pump received it."""
+
+
 class Arrivals:
     """Stands before aiohttp's queue of what arrived, and notes what is taken from it."""
 
@@ -28,7 +38,7 @@ class Arrivals:
         self.last: float | None = None
         """When the last frame of any kind was taken, by the loop's clock."""
         self.waiting_since: float | None = None
-        """Since when somebody waits for the next, or None where nobody does."""
+        """Since when a reader waits for the next frame, or None where none waits."""
         self.close: PeerClose | None = None
         """The peer's Close."""
         self.broken: aiohttp.WebSocketError | None = None
@@ -82,7 +92,7 @@ class InferenceWebSocket(aiohttp.ClientWebSocketResponse):
     """aiohttp's websocket, which knows what arrived and can be read before its pump comes."""
 
     # Beside aiohttp's own attributes, which with these would be too many for Python's compact form.
-    __slots__ = ("_kept", "_parked", "arrivals", "close_timeout", "last_sent")
+    __slots__ = ("_kept", "_parked", "arrivals", "close_timeout", "counter", "last_sent")
 
     def __init__(self, reader: Any, *args: Any, **options: Any) -> None:  # noqa: ANN401
         self.arrivals: Arrivals = Arrivals(reader)
@@ -90,18 +100,25 @@ class InferenceWebSocket(aiohttp.ClientWebSocketResponse):
         """When the last message was sent, or begun to be, by the loop's clock."""
         self.close_timeout: float | None = None
         """Seconds for a close, whatever the peer says meanwhile."""
+        self.counter: MessageCounter | None = None
+        """Who counts the messages."""
         self._kept: list[aiohttp.WSMessage] = []
         self._parked: asyncio.Task[None] | None = None
         super().__init__(self.arrivals, *args, **options)  # type: ignore[arg-type]
 
     async def receive(self, timeout: float | None = None) -> aiohttp.WSMessage:
         """The next message: what a parked reader kept comes first."""
-        return self._kept.pop(0) if self._kept else await super().receive(timeout)
+        message = self._kept.pop(0) if self._kept else await super().receive(timeout)
+        if self.counter is not None and message.type is aiohttp.WSMsgType.TEXT:
+            self.counter.received(message.data)
+        return message
 
     async def send_str(self, data: str, compress: int | None = None) -> None:
         """Send a text message."""
         self.last_sent = asyncio.get_running_loop().time()
         await super().send_str(data, compress)
+        if self.counter is not None:
+            self.counter.sent(data)
 
     async def send_bytes(self, data: bytes, compress: int | None = None) -> None:
         """Send a binary message."""

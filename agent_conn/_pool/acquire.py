@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable, Generator
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -20,22 +21,18 @@ Probe = Callable[[aiohttp.ClientWebSocketResponse], Awaitable[object]]
 """Awaited with the websocket before it is lent; raises where the connection is not usable."""
 
 
+@dataclass(eq=False, repr=False)
 class Lease:
     """What ``ConnectionPool.acquire`` returns: to be awaited or entered, once."""
 
-    def __init__(
-        self,
-        maintenance: Maintenance,
-        minimum: AttributionLevel,
-        timeout: float | None,
-        probe: Probe | None,
-    ) -> None:
-        self._maintenance = maintenance
-        self._state = maintenance.state
-        self._minimum = minimum
-        self._timeout = timeout
-        self._probe = probe
-        self._connection: InferenceConnection | None = None
+    _maintenance: Maintenance
+    _minimum: AttributionLevel
+    _timeout: float | None
+    _probe: Probe | None
+    _connection: InferenceConnection | None = None
+
+    def __post_init__(self) -> None:
+        self._state = self._maintenance.state
 
     def __await__(self) -> Generator[Any, None, InferenceConnection]:
         return self.__aenter__().__await__()
@@ -89,40 +86,33 @@ class Lease:
         raise StateError("the pool is closed")
 
     async def _wait(self, *, first: bool) -> Slot:
-        answer: asyncio.Future[Slot | Exception] = asyncio.get_running_loop().create_future()
-        context, is_current = contextvars.copy_context(), self._maintenance.is_current
-
-        def set_answer(given: Slot | Exception) -> bool:
-            # An error is a result here: as an exception, one never retrieved would be reported.
-            if served := not answer.done():
-                answer.set_result(given)
-            return served
-
+        served, context = asyncio.Event(), contextvars.copy_context()
+        is_current = self._maintenance.is_current
         borrower = Borrower(
-            self._minimum, context, lambda slot: context.run(is_current, slot), set_answer
+            self._minimum, context, lambda slot: context.run(is_current, slot), served.set
         )
         self._maintenance.queue(borrower, first=first)
         try:
-            given = await answer
+            await served.wait()
         except asyncio.CancelledError:
-            if answer.cancelled():
-                self._state.borrowers.leave(borrower)
-            elif isinstance(served := answer.result(), Slot):
+            self._state.borrowers.leave(borrower)
+            if isinstance(borrower.answer, Slot):
                 # It was served in the very turn in which it was cancelled.
-                self._maintenance.give_back(served)
+                self._maintenance.give_back(borrower.answer)
             raise
-        if isinstance(given, Exception):
-            raise given
-        return given
+        if not isinstance(borrower.answer, Slot):
+            assert borrower.answer is not None
+            raise borrower.answer
+        return borrower.answer
 
     async def _examine(self, slot: Slot) -> CloseReason | None:
         """Why it cannot be lent, or None."""
-        idle = self._maintenance.open.get(slot)
-        if idle is None or (slot.used and not await idle.is_alive()):
+        opened = self._maintenance.open.get(slot)
+        if opened is None or (slot.used and not await opened.is_alive()):
             return CloseReason.DEAD
         if self._probe is not None and slot.doomed is None:
             try:
-                await self._probe(idle.ws)
+                await self._probe(opened.ws)
             except Exception:
                 if not slot.used:
                     raise

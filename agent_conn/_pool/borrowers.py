@@ -19,35 +19,36 @@ class Borrower:
     context: Context
     """A dial for it runs in a copy of this."""
     is_current: Callable[[Slot], bool]
-    """Whether what was sent as the identity holds, asked in the borrower's own context."""
-    answer: Callable[[Slot | Exception], bool]
-    """Ends the wait; False where nobody waits any more."""
-    dial: Slot | None = None
-    """The dial under way for it, whose identity counts as current."""
+    """Whether what was sent as the identity holds, asked in ``context``."""
+    wake: Callable[[], object]
+    """Called once ``answer`` is there."""
+    answer: Slot | Exception | None = None
 
 
 class Borrowers(deque[Borrower]):
     """Those who wait, in the order in which they came."""
 
     def serve(self, slot: Slot) -> bool:
-        """Lend ``slot`` to the first whom it fits; whether there was one."""
+        """Lend ``slot`` to the first whom it fits; whether there was one.
+
+        What was dialled for somebody counts as current for them.
+        """
         for borrower in tuple(self):
-            current = slot is borrower.dial or borrower.is_current(slot)
-            if slot.level >= borrower.minimum and current and self.tell(borrower, slot):
+            if slot.level >= borrower.minimum and (
+                slot.borrower is borrower or borrower.is_current(slot)
+            ):
+                self.tell(borrower, slot)
                 return True
         return False
 
-    def tell(self, borrower: Borrower | None, answer: Slot | Exception) -> bool:
-        """End one wait; False where it had ended."""
-        return borrower is not None and self.leave(borrower) and borrower.answer(answer)
+    def tell(self, borrower: Borrower, answer: Slot | Exception) -> None:
+        """End the wait of one who still waits."""
+        if self.leave(borrower):
+            borrower.answer = answer
+            borrower.wake()
 
     def leave(self, borrower: Borrower) -> bool:
         """Take one out of the queue; False where it was not in it."""
         if waits := borrower in self:
             self.remove(borrower)
         return waits
-
-    def without_dial(self, dials: int) -> list[Borrower]:
-        """Those for whom none of ``dials`` under way was begun, and none is left over."""
-        lacking = [each for each in self if each.dial is None or not each.dial.is_coming()]
-        return lacking[dials - (len(self) - len(lacking)) :]

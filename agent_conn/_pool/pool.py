@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from math import inf
 from typing import Self
 
+from agent_conn._checks import check_callable, check_count
 from agent_conn._connection import InferenceConnection
 from agent_conn._identity import AttributionLevel
-from agent_conn._options import check_seconds, check_type, kind
+from agent_conn._options import check_seconds, check_type
 from agent_conn._pool.acquire import Lease, Probe
-from agent_conn._pool.keepalive import Keepalive
+from agent_conn._pool.liveness import Keepalive
 from agent_conn._pool.maintenance import Maintenance, Reset
 from agent_conn._pool.slot import CloseReason, SlotState
-from agent_conn.errors import ConfigurationError, StateError
+from agent_conn.errors import StateError
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,15 +103,15 @@ class ConnectionPool:
         jitter: Callable[[], float] = random.random,
     ) -> None:
         for name, function in (("dial", dial), ("clock", clock), ("jitter", jitter)):
-            _check_callable(name, function)
+            check_callable(name, function)
         if reset is not None:
-            _check_callable("reset", reset)
+            check_callable("reset", reset)
         if keepalive is not None:
             check_type("keepalive", keepalive, Keepalive)
-        _check_count("max_size", max_size)
-        _check_count("min_idle", min_idle, least=0, most=max_size)
+        check_count("max_size", max_size)
+        check_count("min_idle", min_idle, least=0, most=max_size)
         self._maintenance = Maintenance(
-            dial,
+            dial=dial,
             max_size=max_size,
             min_idle=min_idle,
             max_age=inf if max_age is None else check_seconds("max_age", max_age),
@@ -163,7 +164,7 @@ class ConnectionPool:
         if timeout is not None:
             timeout = check_seconds("timeout", timeout)
         if probe is not None:
-            _check_callable("probe", probe)
+            check_callable("probe", probe)
         return Lease(self._maintenance, min_attribution, timeout, probe)
 
     def release(self, connection: InferenceConnection, *, reuse: bool = True) -> None:
@@ -187,7 +188,7 @@ class ConnectionPool:
             ConfigurationError: ``count`` is not a whole number from 1 to ``max_size``.
             StateError: the pool is closed, or no event loop runs here, or another one does.
         """
-        _check_count("count", count, most=self._state.max_size)
+        check_count("count", count, most=self._state.max_size)
         now = self._maintenance.enter()
         if self._state.closed:
             raise StateError("the pool is closed")
@@ -215,7 +216,7 @@ class ConnectionPool:
         """A snapshot of what is owned and what was done. Any thread may ask for it."""
         states = self._state.states()
         return PoolStatistics(
-            size=states.total() - states[SlotState.GONE],
+            size=states.total(),
             idle=states[SlotState.IDLE],
             in_use=states[SlotState.BUSY],
             dialing=states[SlotState.DIALING],
@@ -242,7 +243,7 @@ class ConnectionPool:
             self._state.shut(StateError("the pool was closed"))
             end = self._maintenance.end(grace)
             self._ending = asyncio.create_task(end, name="agent_conn.pool.aclose")
-        if asyncio.current_task() in self._maintenance.tasks:
+        if asyncio.current_task() in self._maintenance.work.values():
             # Called from within a dial or a reset, which is waited for there.
             return
         cancelled: asyncio.CancelledError | None = None
@@ -252,19 +253,6 @@ class ConnectionPool:
             except asyncio.CancelledError as error:
                 # Also again and again, as by anyio's cancel scopes.
                 cancelled = error
-                self._maintenance.end_grace()
+                self._maintenance.none_lent.set()
         if cancelled is not None:
             raise cancelled
-
-
-def _check_callable(name: str, value: object) -> None:
-    if not callable(value):
-        raise ConfigurationError(f"{name} must be callable, got {kind(value)}")
-
-
-def _check_count(name: str, value: object, *, least: int = 1, most: int | None = None) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigurationError(f"{name} must be a whole number, got {kind(value)}")
-    if value < least or (most is not None and value > most):
-        limit = f"{least} or more" if most is None else f"from {least} to max_size={most}"
-        raise ConfigurationError(f"{name} must be {limit}, got {value}")

@@ -11,21 +11,19 @@ from agent_conn._identity import AttributionLevel
 
 
 class SlotState(StrEnum):
-    """What a slot of the pool is taken up by; BUSY is lent, or being reset after a loan."""
+    """What a slot is taken up by. BUSY: lent, or being reset. CLOSING: also a dial given up."""
 
     DIALING = "dialing"
     IDLE = "idle"
     BUSY = "busy"
     CLOSING = "closing"
-    GONE = "gone"
 
 
 NEXT_STATES = {
-    SlotState.DIALING: "idle busy closing gone",
+    SlotState.DIALING: "idle busy closing",
     SlotState.IDLE: "busy closing",
     SlotState.BUSY: "idle busy closing",
-    SlotState.CLOSING: "gone",
-    SlotState.GONE: "",
+    SlotState.CLOSING: "",
 }
 
 
@@ -70,19 +68,10 @@ class Slot:
     renew_at: float = inf
     expires_at: float = inf
     doomed: CloseReason | None = None
-    """Why it is closed once its dial has ended or its borrower has returned it."""
+    """Why it is closed once its borrower has returned it."""
 
     def move(self, state: SlotState) -> None:
         """The one place that sets the state."""
         if state not in NEXT_STATES[self.state].split():
             raise AssertionError(f"a slot that is {self.state} cannot be {state}")
         self.state = state
-
-    def is_coming(self) -> bool:
-        """Whether its dial is under way and still wanted."""
-        return self.state is SlotState.DIALING and self.doomed is None
-
-    def is_leaving(self) -> bool:
-        """Whether it will be gone without anything more being done."""
-        given_up = self.state is SlotState.DIALING and self.doomed is not None
-        return given_up or self.state is SlotState.CLOSING

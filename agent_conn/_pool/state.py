@@ -8,10 +8,11 @@ from math import inf
 from typing import Literal
 
 from agent_conn._identity import AttributionLevel
-from agent_conn._pool.backoff import Backoff, may_help
+from agent_conn._pool.backoff import Backoff
 from agent_conn._pool.borrowers import Borrower, Borrowers
 from agent_conn._pool.slot import CloseReason, Slot, SlotState
-from agent_conn.errors import AttributionUnavailable
+from agent_conn._reconnect.retry import classify_failure
+from agent_conn.errors import AgentConnError, AttributionUnavailable
 
 RENEWAL_PAUSE = 5.0
 """Seconds before a connection whose replacement could not be had is to be replaced again."""
@@ -20,9 +21,8 @@ SHORT_LIFE = 2.0
 WAITED_FOR = 4.0
 """Seconds from one dial to the next at most, while they fail and somebody waits."""
 
-
-Order = Literal["dial", "give up", "read", "close"]
-"""What is to be done with a slot, at once."""
+Order = Literal["dial", "read", "close"]
+"""What is to be done with a slot, at once. To close one being dialled is to give it up."""
 
 
 class PoolState:
@@ -104,32 +104,28 @@ class PoolState:
         slot.opened_at = slot.idle_since = now
         if slot.stale:
             slot.renew_at = now + RENEWAL_PAUSE
-        if slot.doomed is not None:
-            self._close(slot, slot.doomed)
-        elif not (slot.replaces and self._is_vain(slot, now)):
+        if not (slot.replaces and self._is_vain(slot, now)):
             self._offer(slot)
         borrower, slot.borrower = slot.borrower, None
-        if borrower is not None and slot.doomed is None:
-            borrower.dial = None
-            if slot.level < borrower.minimum:
-                text = f"attribution is {slot.level.name}, {borrower.minimum.name} was asked for"
-                self.borrowers.tell(borrower, AttributionUnavailable(text, retryable=True))
+        if borrower is not None and slot.level < borrower.minimum:
+            text = f"attribution is {slot.level.name}, {borrower.minimum.name} was asked for"
+            self.borrowers.tell(borrower, AttributionUnavailable(text, retryable=True))
         self.tidy(now)
 
     def dial_failed(self, slot: Slot, error: Exception, now: float) -> None:
-        """A dial has ended badly."""
-        self._move(slot, SlotState.GONE)
-        if slot.doomed is None:
-            if slot.replaces and (due := self._due(now)):
-                due[0].renew_at = now + RENEWAL_PAUSE
-            if may_help(error):
-                self._outage.failed(now, error)
-                self.last_failure = error.with_traceback(None)
-            elif slot.borrower is None:
-                self._wanted = 0
-                self._refill.failed(now)
-            else:
-                self.borrowers.tell(slot.borrower, error)
+        """A dial that was not given up has ended badly."""
+        self._move(slot, SlotState.CLOSING)
+        self.slots.discard(slot)
+        if slot.replaces and (due := self._due(now)):
+            due[0].renew_at = now + RENEWAL_PAUSE
+        if isinstance(error, AgentConnError) and classify_failure(error):
+            self._outage.failed(now, error)
+            self.last_failure = error.with_traceback(None)
+        elif slot.borrower is None:
+            self._wanted = 0
+            self._refill.failed(now)
+        else:
+            self.borrowers.tell(slot.borrower, error)
         self.tidy(now)
 
     def discard(self, slot: Slot, now: float) -> None:
@@ -141,14 +137,15 @@ class PoolState:
             self.tidy(now)
 
     def closed_one(self, slot: Slot, now: float) -> None:
-        """A close has ended."""
-        self._move(slot, SlotState.GONE)
+        """A close has ended, or a dial that was given up."""
+        self.slots.discard(slot)
         self.tidy(now)
 
     def invalidate(self, now: float) -> None:
         """Lend none of what is owned again, and begin anew what is being dialled."""
-        if spare := max(0, self._coming() - len(self.borrowers)):
-            self._wanted = max(self._wanted, spare + self.states()[SlotState.BUSY])
+        states = self.states()
+        if spare := max(0, states[SlotState.DIALING] - len(self.borrowers)):
+            self._wanted = max(self._wanted, spare + states[SlotState.BUSY])
         self._doom(CloseReason.INVALIDATED)
         self.tidy(now)
 
@@ -172,7 +169,8 @@ class PoolState:
         for slot in tuple(self.idle):
             if reason := self._overdue(slot, now):
                 self._close(slot, reason)
-        if self._owned() - self._coming() >= self._wanted:
+        states = self.states()
+        if states[SlotState.IDLE] + states[SlotState.BUSY] >= self._wanted:
             self._wanted = 0
         self._dial_for_borrowers(now)
         while self._may_refill(now):
@@ -188,28 +186,36 @@ class PoolState:
                 self._close(due[0], CloseReason.REPLACED)
 
     def _dial_for_borrowers(self, now: float) -> None:
-        leaving = len(self.slots) - self._owned()
-        for borrower in self.borrowers.without_dial(self._coming()):
+        leaving = self.states()[SlotState.CLOSING]
+        for borrower in self._without_dial():
             if not self._outage.allows(now, WAITED_FOR):
                 return
             if len(self.slots) < self.max_size:
-                replaces = len(self._due(now)) > self._replacing()
-                borrower.dial = self._dial(now, borrower, replaces=replaces)
+                self._dial(now, borrower, replaces=len(self._due(now)) > self._replacing())
             elif leaving:
                 leaving -= 1
             elif self.idle:
                 # Nobody who waits could use it, or it would not be idle.
                 self._close(self.idle[0], CloseReason.EVICTED)
 
+    def _without_dial(self) -> list[Borrower]:
+        """Those for whom no dial under way was begun, and none is left over."""
+        dials = [slot.borrower for slot in self.slots if slot.state is SlotState.DIALING]
+        lacking = [borrower for borrower in self.borrowers if borrower not in dials]
+        left_over = len(dials) - (len(self.borrowers) - len(lacking))
+        return lacking[left_over:]
+
     def _lacks_some(self) -> bool:
         """Whether a dial that nobody waits for is wanted."""
-        on_the_way = self._coming() - self._replacing() - len(self.borrowers)
-        warm = len(self.idle) + max(0, on_the_way)
-        return warm < self._min_idle or self._owned() < self._wanted
+        states = self.states()
+        coming = states[SlotState.DIALING]
+        warm = len(self.idle) + max(0, coming - self._replacing() - len(self.borrowers))
+        owned = len(self.slots) - states[SlotState.CLOSING]
+        return warm < self._min_idle or owned < self._wanted
 
     def _may_refill(self, now: float) -> bool:
-        since = self._refill.since
-        if any(since <= s.opened_at <= now - SHORT_LIFE and not s.is_leaving() for s in self.slots):
+        open_ones = (slot for slot in self.slots if slot.state is not SlotState.CLOSING)
+        if any(self._refill.since <= s.opened_at <= now - SHORT_LIFE for s in open_ones):
             # What was dialled last has lasted.
             self._refill.reset()
         return self._outage.allows(now) and self._refill.allows(now)
@@ -233,24 +239,17 @@ class PoolState:
         return [slot for slot in self.idle if now >= slot.renew_at]
 
     def _replacing(self) -> int:
-        return sum(slot.replaces and slot.is_coming() for slot in self.slots)
-
-    def _coming(self) -> int:
-        return sum(slot.is_coming() for slot in self.slots)
-
-    def _owned(self) -> int:
-        return sum(not slot.is_leaving() for slot in self.slots)
+        return sum(slot.replaces and slot.state is SlotState.DIALING for slot in self.slots)
 
     def _dial(
         self, now: float, borrower: Borrower | None = None, *, replaces: bool = False
-    ) -> Slot:
+    ) -> None:
         slot = Slot(borrower, replaces)
         self.slots.add(slot)
         self._outage.begin(now)
         if borrower is None:
             self._refill.begin(now)
         self._carry_out("dial", slot)
-        return slot
 
     def _offer(self, slot: Slot) -> None:
         """Lend it to somebody who waits, or let it be idle."""
@@ -271,21 +270,18 @@ class PoolState:
 
     def _doom(self, reason: CloseReason) -> None:
         for slot in tuple(self.slots):
-            if slot.state is SlotState.IDLE:
+            if slot.state is SlotState.BUSY:
+                slot.doomed = slot.doomed or reason
+            elif slot.state is not SlotState.CLOSING:
                 self._close(slot, reason)
-            elif slot.state is not SlotState.CLOSING and slot.doomed is None:
-                slot.doomed = reason
-                if slot.state is SlotState.DIALING:
-                    self._carry_out("give up", slot)
 
     def _close(self, slot: Slot, reason: CloseReason) -> None:
+        if slot.opened_at < inf:
+            self.closes[reason] += 1
         self._move(slot, SlotState.CLOSING)
-        self.closes[reason] += 1
         self._carry_out("close", slot)
 
     def _move(self, slot: Slot, state: SlotState) -> None:
         if slot.state is SlotState.IDLE:
             self.idle.remove(slot)
         slot.move(state)
-        if state is SlotState.GONE:
-            self.slots.discard(slot)

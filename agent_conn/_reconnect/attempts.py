@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 
 from agent_conn._connection import InferenceConnection
+from agent_conn._log import log
 from agent_conn._options import kind
 from agent_conn._reconnect.health import OriginHealth, Redial, health_of
 from agent_conn._reconnect.retry import Pause, RandomSource, RetryBudget, RetryPolicy, is_outage
@@ -19,8 +20,6 @@ from agent_conn.errors import (
     OpenHookFailed,
     Phase,
 )
-
-logger: logging.Logger = logging.getLogger("agent_conn")
 
 DialFactory = Callable[[], InferenceConnection]
 """Makes a fresh connection, usually a ``functools.partial`` of ``InferenceConnection``."""
@@ -90,8 +89,12 @@ class Attempts:
 
     async def wait(self, pause: Pause) -> None:
         """Wait as long as ``pause`` and the origin's health ask for."""
-        extra = {"delay": pause.seconds, "redials_left": self.budget.left}
-        logger.info("redial_scheduled", extra=extra)
+        log(
+            logging.INFO,
+            "redial_scheduled",
+            delay=round(pause.seconds, 3),
+            redials_left=self.budget.left,
+        )
         started = _now()
         redial = self._redial = Redial(started + pause.seconds, started + pause.least, self._random)
         try:
@@ -154,7 +157,7 @@ class Attempts:
     def _share_health(self, connection: InferenceConnection) -> OriginHealth:
         """The health of where ``connection`` leads."""
         if self._retry.share_health and connection.url.host:
-            self._health = health_of(connection.url.origin())
+            self._health = health_of(connection.endpoints or connection.url.origin())
         return self._health
 
 

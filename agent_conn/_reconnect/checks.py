@@ -4,21 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from agent_conn._checks import told
 from agent_conn.errors import ConfigurationError
-
-
-def check_count(name: str, value: object, *, least: int = 1, most: int = sys.maxsize) -> int:
-    """``value``, a whole number from ``least`` to ``most``.
-
-    Raises:
-        ConfigurationError: it is not; the message has ``name``.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        upper = "" if most == sys.maxsize else f" and at most {most}"
-        raise ConfigurationError(
-            f"{name} must be a whole number of at least {least}{upper}, got {_told(value)}"
-        )
-    return value
 
 
 def check_number(
@@ -33,12 +20,5 @@ def check_number(
     if not number or not max(least, -sys.float_info.max) <= value <= most:  # type: ignore[operator]
         upper = "" if most == sys.float_info.max else f" and at most {most:g}"
         lower = "" if least < 0 else f" of at least {least:g}"
-        raise ConfigurationError(
-            f"{name} must be a finite number{lower}{upper}, got {_told(value)}"
-        )
+        raise ConfigurationError(f"{name} must be a finite number{lower}{upper}, got {told(value)}")
     return float(value)  # type: ignore[arg-type]
-
-
-def _told(value: object) -> str:
-    small = isinstance(value, int) and abs(value) < sys.maxsize
-    return str(value) if small or isinstance(value, float) else type(value).__name__

@@ -12,14 +12,13 @@ from typing import Any
 from agent_conn._connection import InferenceConnection
 from agent_conn._identity import AgentIdentity, AttributionLevel
 from agent_conn._lifecycle import ConnectionState
+from agent_conn._log import log
 from agent_conn._options import check_room, check_seconds, kind
 from agent_conn._reconnect.retry import RandomSource, RetryPolicy
 from agent_conn._reconnect.statistics import StatisticsBuilder
 from agent_conn._reconnect.successor import Successor
 from agent_conn._room import RoomConnected, wait_for_room
 from agent_conn.errors import AgentConnError, ConfigurationError
-
-logger: logging.Logger = logging.getLogger("agent_conn")
 
 Drain = Callable[[InferenceConnection], Awaitable[object]]
 """Finishes what is under way on a connection that another one has taken over from."""
@@ -232,7 +231,7 @@ class Handovers:
         self._counted.count(**{f"{reason}s_failed": 1})
         self._counted.last_error = failure or self._counted.last_error
         why = "no better ids" if failure is None else str(failure)
-        logger.warning("%s_failed", reason, extra={"error": why})
+        log(logging.WARNING, f"{reason}_failed", error=why)
 
     def _start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
@@ -266,6 +265,6 @@ class Handovers:
                     await self._policy.drain(connection)
         except Exception as error:
             self._counted.count(drains_cut=1)
-            logger.warning("drain_cut", extra={"error": type(error).__name__})
+            log(logging.WARNING, "drain_cut", error=type(error).__name__)
         finally:
             await connection.aclose()

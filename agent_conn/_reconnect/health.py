@@ -10,6 +10,8 @@ from weakref import WeakValueDictionary
 
 from yarl import URL
 
+from agent_conn._dial.endpoints import Endpoints
+
 FAILURES = 5
 """Failed dials in a row, of any loops, after which an origin counts as down."""
 LEAST_BETWEEN_PROBES = 1.0
@@ -124,14 +126,17 @@ class OriginHealth:
             self._first().changed.set()
 
 
-_shared: WeakValueDictionary[tuple[asyncio.AbstractEventLoop, URL], OriginHealth] = (
+_shared: WeakValueDictionary[tuple[asyncio.AbstractEventLoop, URL | Endpoints], OriginHealth] = (
     WeakValueDictionary()
 )
 """By event loop and origin, for as long as a loop holds it: an outage is no loop's own."""
 
 
-def health_of(origin: URL) -> OriginHealth:
-    """The health of ``origin`` that the loops of the running event loop share."""
+def health_of(origin: URL | Endpoints) -> OriginHealth:
+    """The health of ``origin`` that the loops of the running event loop share.
+
+    Endpoints are as one: a dial to them has failed once it has failed at each.
+    """
     return _shared.setdefault((asyncio.get_running_loop(), origin), OriginHealth())
 
 

@@ -4,47 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import random as random_module
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from types import TracebackType
 from typing import Self, TypeVar
 
 from agent_conn._connection import InferenceConnection
 from agent_conn._dial.drop import is_drop
 from agent_conn._lifecycle import ConnectionState, Ending
-from agent_conn._options import check_type, kind
+from agent_conn._options import check_seconds, check_type, kind
+from agent_conn._reconnect.attempts import Attempts, DialFactory
 from agent_conn._reconnect.ending import ended
-from agent_conn._reconnect.health import OriginHealth, Redial, health_of
+from agent_conn._reconnect.handover import Handovers, Reason, UpgradePolicy
+from agent_conn._reconnect.lifetime import Lifetime
 from agent_conn._reconnect.pump import Pump, as_loss, call
-from agent_conn._reconnect.retry import (
-    LONG_LIFE,
-    Pause,
-    RandomSource,
-    RetryBudget,
-    RetryPolicy,
-    is_outage,
-)
+from agent_conn._reconnect.retry import Pause, RandomSource, RetryPolicy
+from agent_conn._reconnect.standby import Spares, Standby
 from agent_conn._reconnect.statistics import (
     FOLLOWING,
     ReconnectState,
     ReconnectStatistics,
     StatisticsBuilder,
 )
-from agent_conn._reconnect.upgrade import UpgradePolicy, Upgrades
-from agent_conn.errors import (
-    AgentConnError,
-    ConfigurationError,
-    ConnectionLost,
-    OpenHookFailed,
-    StateError,
-)
-
-logger: logging.Logger = logging.getLogger("agent_conn")
+from agent_conn.errors import AgentConnError, ConfigurationError, ConnectionLost, StateError
 
 T = TypeVar("T")
-DialFactory = Callable[[], InferenceConnection]
-"""Makes a fresh connection, usually a ``functools.partial`` of ``InferenceConnection``."""
 
 
 def reconnect(
@@ -52,6 +36,8 @@ def reconnect(
     *,
     retry: RetryPolicy | None = None,
     upgrade: UpgradePolicy | None = None,
+    standby: Standby | None = None,
+    max_age: float | None = None,
     random: RandomSource = random_module.random,
 ) -> Reconnector:
     """Give open connections one after another, to a pump or to ``async for``.
@@ -73,6 +59,10 @@ def reconnect(
         dial: makes a fresh connection for each attempt.
         retry: how often and how fast; None: ``RetryPolicy()``.
         upgrade: what to do when the room comes late; None: ``UpgradePolicy()``.
+        standby: what to keep ready for a loss beside the connection in use; None: nothing.
+        max_age: seconds after which a connection is handed over to one that is opened beside
+            it, at the pump's boundary; up to a tenth earlier, so that not all are handed over
+            together. None: as long as it lives.
         random: gives numbers from 0 to 1, for the jitter.
 
     Raises:
@@ -85,14 +75,14 @@ def reconnect(
     upgrade = UpgradePolicy() if upgrade is None else upgrade
     problem: ConfigurationError | None = None
     try:
-        _check(dial, retry, upgrade, random)
+        _check(dial, retry, upgrade, standby, max_age, random)
     except ConfigurationError as error:
         problem = error.with_traceback(None)
     if problem is not None:
         # A partial's repr, which some loggers show with a traceback, holds the token.
         del dial
         raise problem
-    return Reconnector(dial, retry, upgrade, random)
+    return Reconnector(dial, retry, upgrade, standby, max_age, random)
 
 
 class Reconnector:
@@ -284,7 +274,8 @@ class Reconnector:
         loss = old.loss or self._drop or ConnectionLost("closed with code 1000", code=1000)
         self._counted.count(lost=1)
         self._counted.last_error = loss
-        pause = self._attempts.budget.lost(loss, lived)
+        elsewhere = old.endpoints is not None and old.endpoints.health.works()
+        pause = self._attempts.budget.lost(loss, lived, elsewhere=elsewhere)
         if await self._take_over() or await self._take_spare():
             return Pause(0.0)
         self._current = None
@@ -350,7 +341,14 @@ class Reconnector:
         self._state = state
 
 
-def _check(dial: object, retry: object, upgrade: object, random: object) -> None:
+def _check(
+    dial: object,
+    retry: object,
+    upgrade: object,
+    standby: object,
+    max_age: object,
+    random: object,
+) -> None:
     """Raises ConfigurationError where an argument of ``reconnect`` is wrong."""
     if not callable(dial) or inspect.iscoroutinefunction(dial):
         got = "an async def" if callable(dial) else kind(dial)
@@ -359,6 +357,10 @@ def _check(dial: object, retry: object, upgrade: object, random: object) -> None
         )
     check_type("retry", retry, RetryPolicy)
     check_type("upgrade", upgrade, UpgradePolicy)
+    if standby is not None:
+        check_type("standby", standby, Standby)
+    if max_age is not None:
+        check_seconds("max_age", max_age)
     if not callable(random):
         raise ConfigurationError(f"random must be callable, got {kind(random)}")
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, Self, TypeVar
 
+from agent_conn._checks import check_count
 from agent_conn._options import check_hooks, check_seconds
-from agent_conn._reconnect.checks import check_count, check_number
+from agent_conn._reconnect.checks import check_number
 from agent_conn.errors import StateError
 
 logger: logging.Logger = logging.getLogger("agent_conn")

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from agent_conn._reconnect.checks import check_count, check_number
+from agent_conn._checks import check_count
+from agent_conn._reconnect.checks import check_number
 from agent_conn.errors import (
     AgentConnError,
     ConfigurationError,
@@ -200,8 +201,10 @@ class RetryBudget:
         # On top, since all that were told the same would come back together.
         return Pause(least + seconds, least)
 
-    def lost(self, error: AgentConnError, lived: float) -> Pause:
+    def lost(self, error: AgentConnError, lived: float, *, elsewhere: bool = False) -> Pause:
         """How long to wait after a connection that was open for ``lived`` seconds has ended.
+
+        ``elsewhere``: whether the next dial is to another endpoint, which is not restarting.
 
         Raises:
             RetriesExhausted: no redial is left.
@@ -214,7 +217,7 @@ class RetryBudget:
             self._set_back()
         self._take(error)
         seconds = self._short_delay() if short else 0.0
-        if isinstance(error, ConnectionLost) and error.code in _RESTARTS:
+        if isinstance(error, ConnectionLost) and error.code in _RESTARTS and not elsewhere:
             spread = min(self._policy.restart_spread, self._policy.cap)
             seconds = max(seconds, self._random() * spread)
         return Pause(seconds)

@@ -12,13 +12,12 @@ import aiohttp
 
 from agent_conn._connection import InferenceConnection
 from agent_conn._dial.predial import PreDial
+from agent_conn._log import log
 from agent_conn._reconnect.ending import ended
 from agent_conn._reconnect.retry import RandomSource
 from agent_conn._reconnect.statistics import StatisticsBuilder
 from agent_conn._reconnect.successor import Successor
 from agent_conn.errors import AgentConnError, DialFailed
-
-logger: logging.Logger = logging.getLogger("agent_conn")
 
 LEAST_BETWEEN_DIALS = 15.0
 """Seconds from the begin of one spare's dial to that of the next, and the longest for one."""
@@ -85,8 +84,8 @@ class HeldDial:
     async def _hold(self, pre_dial: PreDial | None) -> None:
         if pre_dial is None:
             raise DialFailed(
-                "the session's connector closes what is handed back to it (force_close), so "
-                "that there is no spare of Standby.TRANSPORT: use Standby.WEBSOCKET"
+                "Standby.TRANSPORT needs a single URL and a connector without force_close: use "
+                "Standby.WEBSOCKET"
             )
         await pre_dial.finish()
         if not pre_dial.is_ready():
@@ -158,19 +157,19 @@ class Spares:
 
     async def take_held(self) -> HeldDial | None:
         """A transport to redial on. It is the caller's to open or close."""
-        if not isinstance(self._spare, HeldDial):
+        if self._standby is not Standby.TRANSPORT:
             return None
         await self.rest()
-        spare, self._spare = self._spare, None
+        spare = self._spare
         if isinstance(spare, HeldDial) and spare.ready:
+            self._spare = None
             return spare
-        self._spare = spare
         await self._drop()
         return None
 
     async def take_open(self) -> InferenceConnection | None:
         """A websocket that takes over at once. It is the caller's to close."""
-        if not isinstance(self._spare, Successor):
+        if self._standby is not Standby.WEBSOCKET:
             return None
         await self.rest()
         spare = self._spare
@@ -198,7 +197,8 @@ class Spares:
                 await asyncio.sleep(pause + self._random() * SPREAD)
                 self._next_dial = now() + LEAST_BETWEEN_DIALS
                 await self._dial()
-            while self._spare is not None and self._is_fit(self._spare):
+            while self._spare is not None and self._is_fit(self._spare):  # noqa: ASYNC110
+                # The end of an idle transport is known when its kernel is asked, not before.
                 await asyncio.sleep(LOOK)
             await self._drop()
 
@@ -209,10 +209,12 @@ class Spares:
         except AgentConnError as error:
             self._failed(error)
             return
+        spare: HeldDial | Successor
         if self._standby is Standby.TRANSPORT:
-            spare = self._spare = HeldDial(connection, self._begun())
+            spare = HeldDial(connection, self._begun())
         else:
-            spare = self._spare = Successor(connection, redial=self._begun(), hold=_go_on)
+            spare = Successor(connection, redial=self._begun(), hold=_go_on)
+        self._spare = spare
         try:
             async with asyncio.timeout(LEAST_BETWEEN_DIALS):
                 if not await spare.decided():
@@ -234,7 +236,7 @@ class Spares:
     def _failed(self, failure: AgentConnError | None) -> None:
         self._counted.count(spares_failed=1)
         why = f"not up in {LEAST_BETWEEN_DIALS:g} s" if failure is None else str(failure)
-        logger.warning("spare_failed", extra={"error": why})
+        log(logging.WARNING, "spare_failed", error=why)
 
 
 async def _go_on(_: PreDial | None) -> None:

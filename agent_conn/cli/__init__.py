@@ -14,7 +14,7 @@ try:
 except ImportError:
     sys.exit("agent-conn needs typer and rich: pip install 'agent-conn[cli]'")
 
-from agent_conn.cli.gateway.command import GATEWAY_HELP, serve_gateway
+from agent_conn.cli.gateway.command import GATEWAY_HELP, GATEWAY_SETTINGS, serve_gateway
 from agent_conn.cli.probe.command import PROBE_HELP, PROBE_SETTINGS, probe
 
 
@@ -49,7 +49,7 @@ def describe(
         raise Finished(Status.USAGE)
 
 
-app.command("gateway", help=GATEWAY_HELP)(serve_gateway)
+app.command("gateway", help=GATEWAY_HELP, context_settings=GATEWAY_SETTINGS)(serve_gateway)
 app.command("probe", help=PROBE_HELP, context_settings=PROBE_SETTINGS)(probe)
 
 

@@ -8,16 +8,16 @@ LIMIT = 120
 
 
 def plain(text: str, limit: int = LIMIT) -> str:
-    """`text` on one line, what does not print written as an escape, cut at `limit` characters.
+    """Return `text` on one line, cut at `limit` characters, with escapes for what does not print.
 
-    Controls, ANSI sequences and what changes the direction of writing act no more.
+    So no control character, ANSI sequence or change of writing direction takes effect.
     """
     shown = "".join(map(_escape, text[: limit + 1]))
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
 def plain_lines(text: str) -> str:
-    """`text` likewise, with its lines kept and nothing cut."""
+    """Return `text` likewise, but keep its lines and its length."""
     return "\n".join("".join(map(_escape, line)) for line in text.splitlines())
 
 

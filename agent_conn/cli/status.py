@@ -16,7 +16,7 @@ class Status(IntEnum):
     USAGE = 64
     """A wrong command line, as EX_USAGE of sysexits.h."""
     UNAVAILABLE = 69
-    """What the command itself needs is not to be had, as EX_UNAVAILABLE: a port, an extra."""
+    """The command lacks what it needs, such as a port or an extra; EX_UNAVAILABLE of sysexits.h."""
     INTERRUPTED = 130
     """Ended by Ctrl-C, as shells count it: 128 and the signal's number."""
 

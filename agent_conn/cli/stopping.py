@@ -13,7 +13,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def stopped_by_signals(on_stop: Callable[[], None]) -> Iterator[None]:
-    """Cancel the task within on the first signal and go on after it; a second kills.
+    """On the first signal, end the block by cancelling its task. A second signal kills.
 
     A signal that was ignored from the start stays so, as SIGINT is in a shell's background.
     Windows' loops take no signal handlers; there Ctrl-C is a KeyboardInterrupt.

@@ -50,14 +50,14 @@ class AttributionAuth(_Auth):
     Before a request to one of ``origins`` it waits for the room, then adds the ids that are
     known and that the request lacks. It overwrites nothing. A redirect is refused, since httpx
     would carry the ids along. Requests to other origins pass untouched. A synchronous client
-    does not wait: it only looks. A client of httpx2 takes it too.
+    does not wait for the room. It serves a client of httpx2 too.
 
     Args:
         origins: URLs of the gateways; only requests to their origins get ids.
         identity: an ``AgentIdentity``, or a callable read once for each request.
-        room_connected: what to wait for, such as an ``asyncio.Event``; None: no wait.
-        connect_wait: seconds to wait for it; 0 only looks, None waits for ever. httpx's own
-            timeouts begin after it.
+        room_connected: what to wait for, such as an ``asyncio.Event``; None does not wait.
+        connect_wait: seconds to wait for it; 0 does not wait, None waits for ever. httpx's own
+            timeouts begin after that.
         header_names: the names that carry the ids.
 
     Raises:
@@ -87,7 +87,7 @@ class AttributionAuth(_Auth):
         """How each request went out, the oldest first; of the last 1,024.
 
         ``upgraded`` is the time from the request to the answer's headers, the dial included,
-        where there was one. ``dials`` is 0: httpx does not tell.
+        where there was one. ``dials`` is 0, since httpx does not report them.
         """
         return self._attribution.records
 
@@ -127,8 +127,8 @@ class AttributionAuth(_Auth):
 class _Passage:
     """One request on its way, with its ids.
 
-    httpx follows redirects after an ``Auth`` has let go of the request. What it asks its
-    transport to tell of a request, the ``trace`` extension, is told before that.
+    httpx follows redirects once an ``Auth`` has returned. Its ``trace`` extension reports the
+    answer before that, so that a redirect can be refused.
     """
 
     def __init__(

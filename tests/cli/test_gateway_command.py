@@ -25,6 +25,14 @@ PUBLISHED = ("--api-key", DEVELOPER_KEY, "--api-secret", DEVELOPER_SECRET)
 UNAVAILABLE, USAGE = 69, 64
 
 
+async def speak(ws: aiohttp.ClientWebSocketResponse) -> None:
+    await ws.send_json({"type": "session.create", "sample_rate": "16000"})
+    await ws.send_json({"type": "input_transcript", "transcript": "hello"})
+    await ws.send_json({"type": "session.flush"})
+    while (await ws.receive_json())["type"] != "done":
+        pass
+
+
 async def test_what_it_prints_is_all_that_a_client_needs() -> None:
     async with gateway_process(*SCRIPTED) as served:
         environment = await served.environment()
@@ -110,7 +118,9 @@ except urllib.error.HTTPError as answer:
     print(answer.code)
 """
     outcome = await ended(await launch("bash", "-c", script, "bash", sys.executable, ask))
-    assert (outcome.status, outcome.out, outcome.err) == (0, "404\n", "")
+    assert (outcome.status, outcome.out) == (0, "404\n")
+    (told,) = outcome.err.splitlines()
+    assert told.endswith("#1 answered 404 NONE  /v1/nothing no such service")
 
 
 async def test_a_reader_that_leaves_early_does_not_end_it() -> None:
@@ -175,8 +185,8 @@ async def test_a_port_that_another_program_has_is_told_with_its_name() -> None:
     ("host", "told"),
     [
         # 192.0.2.0/24 is for documentation, RFC 5737.
-        ("192.0.2.1", "--host 192.0.2.1 is no address of this machine"),
-        ("a..b", "--host a..b is no name of a host"),
+        ("192.0.2.1", "--host must be an address of this machine, got 192.0.2.1"),
+        ("a..b", "--host must be a host name or an address, got a..b"),
     ],
 )
 async def test_a_host_that_is_not_of_this_machine_is_told(host: str, told: str) -> None:
@@ -200,12 +210,13 @@ async def test_a_host_that_is_not_of_this_machine_is_told(host: str, told: str) 
         ),
         (("--inspector-token", "canary é"), "--inspector-token must be printable ASCII"),
         (("--inspector-token", " "), "--inspector-token must be printable ASCII"),
-        (("--api-key", TOLD_KEY), "--api-key and --api-secret go together"),
+        (("--api-key", TOLD_KEY), "--api-key and --api-secret need each other"),
         (("--api-key", TOLD_KEY, "--api-secret", ""), "must not be empty"),
-        (("--token", TOLD_TOKEN, "--api-key", TOLD_KEY, "--api-secret", TOLD_SECRET), "excludes"),
+        (("--token", TOLD_TOKEN, "--api-key", TOLD_KEY, "--api-secret", TOLD_SECRET), "got both"),
         (("--token", f"{TOLD_TOKEN}\n"), "printable ASCII"),
         (("--engine", "speech", "--transcript", "one"), "--transcript"),
         (("--ca-file", "ca.pem"), "--ca-file"),
+        (("canary-token",), "gateway takes options alone"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -249,10 +260,19 @@ async def test_each_connection_has_its_lines_with_what_was_sent_shown_as_text() 
     assert "canary" not in outcome.err
 
 
+async def test_what_each_caller_used_is_told_at_the_end() -> None:
+    async with gateway_process(*SCRIPTED) as served:
+        environment = await served.environment()
+        async with websocket(environment, "/tts", **{"X-LiveKit-Job-ID": "AJ_1"}) as ws:
+            await speak(ws)
+        outcome = await served.stop()
+    assert outcome.err.splitlines()[-1] == "job=AJ_1: heard 0.0 s, spoke 0.3 s of 5 characters"
+
+
 async def test_quiet_tells_of_no_connection() -> None:
     async with gateway_process(*SCRIPTED, "--quiet") as served:
-        async with websocket(await served.environment()):
-            pass
+        async with websocket(await served.environment(), "/tts") as ws:
+            await speak(ws)
         outcome = await served.stop()
     assert (outcome.status, outcome.err) == (0, "")
 

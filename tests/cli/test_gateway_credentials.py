@@ -91,7 +91,7 @@ async def test_beyond_this_machine_it_says_what_to_mind() -> None:
     async with gateway_process(*arguments, prefix=prefix) as served:
         outcome = await served.stop()
     assert outcome.status == 0
-    assert "in the clear without --tls" in outcome.err
+    assert "are not encrypted on the network" in outcome.err
 
 
 async def test_with_tls_the_printed_file_makes_a_client_trust_it(tmp_path: Path) -> None:

@@ -31,9 +31,9 @@ def test_elsewhere_it_is_not_inspected_unless_told(host: str) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("--no-inspect", "--inspector-token", TOKEN), "are for --inspect"),
-        (("--host", "0.0.0.0", "--inspect", "--token", "t"), "takes --allow-remote"),
-        (("--host", "0.0.0.0", "--allow-remote", "--token", "t"), "takes --inspector-token"),
+        (("--no-inspect", "--inspector-token", TOKEN), "need --inspect"),
+        (("--host", "0.0.0.0", "--inspect", "--token", "t"), "needs --allow-remote"),
+        (("--host", "0.0.0.0", "--allow-remote", "--token", "t"), "needs --inspector-token"),
         (
             ("--host", "0.0.0.0", "--allow-remote", "--inspector-token", TOKEN[:15]),
             "--inspector-token must have at least 16 characters",
@@ -57,4 +57,4 @@ async def test_it_says_where_the_page_is_and_serves_it() -> None:
             assert response.status == 200
             assert "default-src 'none'" in response.headers["Content-Security-Policy"]
         outcome = await served.stop()
-    assert f"what it sees: {page_url}\n" in outcome.err
+    assert f"inspector: {page_url}\n" in outcome.err

@@ -7,13 +7,18 @@ import logging
 import os
 import socket
 
+import aiohttp
 import pytest
+import yarl
 from rich.console import Console
 
+from agent_conn import Usage
 from agent_conn.cli.gateway.activity import line_of, shown_activity
 from agent_conn.cli.gateway.credentials import Credentials
 from agent_conn.cli.gateway.port_holder import explain, holders
+from agent_conn.cli.gateway.used import used_lines
 from agent_conn.cli.plain import plain
+from agent_conn.gateway import CloseWith, Gateway
 
 
 @pytest.mark.parametrize(
@@ -40,8 +45,11 @@ def test_what_is_long_is_cut(text: str, shown: str) -> None:
     ("failure", "told"),
     [
         (OSError(errno.EACCES, "Permission denied"), "port 80 needs more rights"),
-        (OSError(errno.EADDRNOTAVAIL, "?"), "--host h is no address of this machine"),
-        (socket.gaierror(-2, "not known"), "--host h is no address of this machine: not known"),
+        (OSError(errno.EADDRNOTAVAIL, "?"), "--host must be an address of this machine, got h"),
+        (
+            socket.gaierror(-2, "not known"),
+            "--host must be an address of this machine, got h: not known",
+        ),
         (OSError(errno.EMFILE, "Too many open files"), "cannot listen on h, port 80: Too many"),
     ],
 )
@@ -76,6 +84,17 @@ def test_credentials_show_nothing_of_themselves() -> None:
         assert "canary" not in str(credentials.exports())
 
 
+def test_the_last_callers_are_told_what_they_used_as_text() -> None:
+    used = Usage("AJ_1", "RM_\n", "[red]", audio_in=61.26, characters=40, audio_out=2.5)
+    assert list(used_lines([used, Usage(characters=3)])) == [
+        r"agent=[red] room=RM_\n job=AJ_1: heard 61.3 s, spoke 2.5 s of 40 characters",
+        "callers without ids: heard 0.0 s, spoke 0.0 s of 3 characters",
+    ]
+    *shown, others = used_lines([Usage(f"AJ_{number}") for number in range(25)])
+    assert others == "5 callers before them are not shown"
+    assert [line.partition(":")[0] for line in shown] == [f"job=AJ_{n}" for n in range(5, 25)]
+
+
 def test_a_warning_is_shown_even_when_quiet_and_nothing_else_is() -> None:
     console = Console(force_terminal=True, color_system=None, width=20, record=True)
     log = logging.getLogger("agent_conn.gateway")
@@ -91,7 +110,7 @@ def test_a_warning_is_shown_even_when_quiet_and_nothing_else_is() -> None:
 def test_each_level_has_a_colour_and_its_word(level: str) -> None:
     record = logging.LogRecord("n", logging.INFO, "p", 1, "gateway.connection_opened", None, None)
     vars(record).update(
-        {"socket": 7, "attribution": level, "path": "/v1/stt", "model": None},
+        {"number": 7, "attribution": level, "path": "/v1/stt", "model": None},
         agent_id=None,
         room_id=None,
         job_id=None,
@@ -116,15 +135,33 @@ def test_a_warning_of_the_http_server_is_told_with_its_facts(
     assert told == r"Error handling request from 127.0.0.1\x1b[2J KeyError"
 
 
-def test_a_service_that_is_not_there_is_told_as_an_answer(
+async def test_refusals_and_losses_are_warnings_with_their_facts_in_the_message(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    facts = {"socket": 1, "path": "/v1/realtime", "model": None, "status": 501}
-    ids = dict.fromkeys(("agent_id", "room_id", "job_id"))
-    logging.getLogger("agent_conn.gateway").warning(
-        "gateway.not_implemented", extra=facts | ids | {"attribution": "NONE"}
+    async with Gateway() as gateway, aiohttp.ClientSession() as session:
+        await session.get(gateway.base_url + "/realtime")
+        gateway.inject(CloseWith(1011))
+        headers = {"X-LiveKit-Job-Id": "AJ_1"}
+        async with session.ws_connect(gateway.url("/v1/echo"), headers=headers) as ws:
+            await ws.receive(5)
+        await gateway.wait_until(lambda: not gateway.connections)
+    refused, lost = [one for one in caplog.records if one.levelno == logging.WARNING]
+    assert refused.getMessage() == (
+        "gateway.request_answered: #1 /v1/realtime NONE status 501 "
+        "(this gateway does not have this service)"
     )
-    line = line_of(caplog.records[0])
-    assert line is not None
-    assert "answered 501" in line.plain
-    assert "/v1/realtime" in line.plain
+    told = "gateway.connection_closed: #2 /v1/echo JOB job=AJ_1 status 101, code 1011 after "
+    assert lost.getMessage().startswith(told)
+    for record, number in ((refused, 1), (lost, 2)):
+        line = line_of(record)
+        assert line is not None
+        assert f" #{number} " in line.plain
+
+
+async def test_what_a_client_sends_makes_no_second_line_of_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with Gateway() as gateway, aiohttp.ClientSession() as session:
+        await session.get(yarl.URL(gateway.base_url + "/a%0Ab", encoded=True))
+    assert r"/v1/a\nb" in caplog.text
+    assert all("\n" not in one for one in caplog.messages)

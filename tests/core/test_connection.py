@@ -6,7 +6,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from helpers.support import Line, Room
+from helpers.support import Line, Room, events, own_records
 
 from agent_conn import (
     AgentIdentity,
@@ -26,6 +26,8 @@ from agent_conn import (
     WaitOutcome,
 )
 from agent_conn.gateway import CloseWith, DropAfter, Gateway, Reject
+
+pytestmark = pytest.mark.quick
 
 AGENT = AgentIdentity(job_id="AJ_1", room_id="RM_1", agent_id="PA_1")
 
@@ -219,7 +221,7 @@ async def test_require_refuses_a_lower_attribution_before_anything_is_sent(
         connect_wait=0.02,
         require=AttributionLevel.AGENT,
     )
-    with pytest.raises(AttributionUnavailable, match=r"ROOM.*AGENT") as failed:
+    with pytest.raises(AttributionUnavailable, match=r"AGENT, got ROOM") as failed:
         await connection
     assert failed.value.phase is Phase.IDENTITY
     assert line.gateway.handshakes == []
@@ -437,7 +439,7 @@ async def test_an_observer_that_raises_is_logged_and_ignored(
     with caplog.at_level(logging.WARNING, logger="agent_conn"):
         async with line.dial(observer=observe) as ws:
             assert not ws.closed
-    assert {record.message for record in caplog.records} == {"observer_failed"}
+    assert set(events(caplog)) == {"observer_failed"}
 
 
 async def test_an_opening_is_logged_with_its_attribution(
@@ -447,7 +449,9 @@ async def test_an_opening_is_logged_with_its_attribution(
         connection = line.dial(identity=AGENT)
         async with connection:
             pass
-    (opened,) = (record for record in caplog.records if record.message == "connection_opened")
+    (opened,) = own_records(caplog)
+    shown = f"connection_opened: session_id={connection.record.session_id}, attribution=AGENT, "
+    assert opened.getMessage().startswith(shown)
     assert vars(opened)["attribution"] == "AGENT"
     assert vars(opened)["session_id"] == connection.record.session_id
 

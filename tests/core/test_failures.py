@@ -24,6 +24,8 @@ from agent_conn import (
 from agent_conn._dial.translate import read_quota, read_reason, read_retry_after, rejected
 from agent_conn._secrets import Secrets
 
+pytestmark = pytest.mark.quick
+
 DATE = "Sun, 22 Nov 2026 12:00:00 GMT"
 
 

@@ -6,6 +6,8 @@ import pytest
 
 from agent_conn import AgentIdentity, AttributionLevel, ConfigurationError, HeaderNames
 
+pytestmark = pytest.mark.quick
+
 
 def test_level_is_the_highest_id_present() -> None:
     assert AgentIdentity().level is AttributionLevel.NONE

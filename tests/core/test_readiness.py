@@ -7,9 +7,12 @@ from typing import Any, TypeVar
 
 import async_solipsism
 import pytest
+from helpers.support import events
 
 from agent_conn import RoomConnected, WaitOutcome
 from agent_conn._room import look, wait_for_room
+
+pytestmark = pytest.mark.quick
 
 T = TypeVar("T")
 
@@ -65,7 +68,7 @@ def test_a_look_that_raises_is_a_failure_that_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     assert look(Room(RuntimeError("no room")), 2.0) is WaitOutcome.FAILED
-    assert [record.message for record in caplog.records] == ["room_wait_failed"]
+    assert events(caplog) == ["room_wait_failed"]
 
 
 def test_the_wait_ends_when_the_room_connects() -> None:
@@ -123,7 +126,7 @@ def test_a_wait_that_raises_is_a_failure_that_is_logged(
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="agent_conn"):
         assert in_fake_time(lambda: wait_for_room(Room(OSError()), 2.0)) is WaitOutcome.FAILED
-    assert [record.message for record in caplog.records] == ["room_wait_failed"]
+    assert events(caplog) == ["room_wait_failed"]
 
 
 def test_a_timeout_of_the_rooms_own_is_a_failure_and_not_the_deadline() -> None:

@@ -12,6 +12,8 @@ from yarl import URL
 from agent_conn import AgentIdentity, ConfigurationError, InferenceConnection
 from agent_conn.gateway import Gateway
 
+pytestmark = pytest.mark.quick
+
 SECRET = "canary-secret-value"
 
 
@@ -69,10 +71,10 @@ async def test_a_bound_of_zero_is_refused(session: aiohttp.ClientSession, name: 
         ("ws://", "host"),
         (f"wss://user:{SECRET}@host/", "user or password"),
         (f"wss://{SECRET}@host/", "user or password"),
-        (f"wss://host:port/{SECRET}", "cannot be parsed"),
-        (f"wss://host:99999/{SECRET}", "cannot be parsed"),
-        (f"wss://[::1/{SECRET}", "cannot be parsed"),
-        (f"wss://[]@/{SECRET}", "cannot be parsed"),
+        (f"wss://host:port/{SECRET}", "must be a valid URL"),
+        (f"wss://host:99999/{SECRET}", "must be a valid URL"),
+        (f"wss://[::1/{SECRET}", "must be a valid URL"),
+        (f"wss://[]@/{SECRET}", "must be a valid URL"),
         (None, "must be a str or yarl.URL, got "),
         (b"wss://host/", "must be a str or yarl.URL, got "),
     ],
@@ -104,9 +106,9 @@ async def test_the_four_schemes_of_a_websocket_are_taken(
         ({"X-Mine": f"{SECRET}\x00"}, "X-Mine"),
         ({"X-Mine": f"{SECRET}é"}, "X-Mine"),
         ({"X-Mine": SECRET * 1000}, "X-Mine"),
-        ({"X Mine": "1"}, "cannot be a header's"),
-        ({"": "1"}, "cannot be a header's"),
-        ({7: "1"}, "cannot be a header's"),
+        ({"X Mine": "1"}, "must have HTTP field names"),
+        ({"": "1"}, "must have HTTP field names"),
+        ({7: "1"}, "must have HTTP field names"),
         ({"X-Mine": "1", "x-mine": "2"}, "twice"),
         ([("X-Mine", "1")], "must be a mapping"),
     ],
@@ -178,7 +180,9 @@ async def test_a_token_over_plain_ws_to_loopback_is_allowed(
 
 
 async def test_tls_without_verification_is_refused(session: aiohttp.ClientSession) -> None:
-    assert (await refusal(session, "wss://host/", {"ssl": False})).startswith("ssl=False")
+    assert (await refusal(session, "wss://host/", {"ssl": False})).startswith(
+        "ssl must not be False"
+    )
     allowed = InferenceConnection(session, "wss://host/", ssl=False, allow_insecure=True)
     assert allowed.state == "idle"
 

@@ -159,7 +159,7 @@ async def peer_answer(stage: Stage, answer: bytes) -> None:
         await connection.aclose()
         loss = connection.loss
         assert loss is None or 0 <= loss.code <= 0xFFFF
-        pure.assert_plain(str(loss))
+        pure.assert_one_line(str(loss))
     assert connection.state is ConnectionState.CLOSED
 
 

@@ -27,6 +27,8 @@ from agent_conn.gateway.sessions.protocol import (
     transcript_message,
 )
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize(
     ("kind", "message"),

@@ -97,6 +97,7 @@ async def test_the_inspector_gives_up_what_has_ended_when_its_memory_is_full() -
 def test_a_journal_of_no_size_keeps_the_last() -> None:
     class Socket:
         number, peer, accepted_at, secured_at = 1, "127.0.0.1:1", 0.0, None
+        fault = None
 
     async def add() -> int:
         journal = Journal(max_bytes=1)

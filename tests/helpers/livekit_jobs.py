@@ -7,6 +7,7 @@ import json
 import os
 from typing import Any
 
+import aiohttp
 from livekit.agents import Agent, AgentSession, JobContext, inference
 from livekit.agents.utils import http_context
 
@@ -39,9 +40,19 @@ async def _fetch_models(_reason: str = "") -> None:
 
 async def _dial_before_the_room_is_asked_for() -> None:
     """As an entrypoint that warms its models up and does something else before it connects."""
+    begun = asyncio.Event()
+
+    async def on_start(*_: object) -> None:
+        begun.set()
+
+    look = aiohttp.TraceConfig()
+    look.on_request_start.append(on_start)
+    look.freeze()
+    # Before the attribution's, which holds the request up.
+    http_context.http_session().trace_configs.insert(0, look)
     tts = inference.TTS("early")
     tts.prewarm()
-    await asyncio.sleep(0.5)
+    await begun.wait()
 
 
 def _models(plan: dict[str, Any]) -> dict[str, Any]:

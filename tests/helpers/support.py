@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import aiohttp
+import pytest
 
 from agent_conn import AgentIdentity, InferenceConnection
 from agent_conn.gateway import Gateway
@@ -96,3 +98,13 @@ class Stopwatch:
             self._due = loop.time() + self.INTERVAL
             await asyncio.sleep(self.INTERVAL)
             self._late = max(self._late, loop.time() - self._due)
+
+
+def own_records(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """What the client's side logged, in order, without the gateway's own lines."""
+    return [record for record in caplog.records if record.name == "agent_conn"]
+
+
+def events(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The names of the events that the client's side logged, in order."""
+    return [record.getMessage().partition(":")[0] for record in own_records(caplog)]

@@ -56,8 +56,9 @@ class Seen:
         page.on("request", self._note)
 
     def _hear(self, kind: str, text: str) -> None:
-        # A browser reports a connection that it lost; that is the gateway's end, not a fault.
-        if kind in ("error", "warning") and "net::ERR_" not in text and "401" not in text:
+        # A browser reports a connection that it lost, and an answer that refuses; the page says so.
+        refused = any(told in text for told in ("net::ERR_", "status of 401", "status of 503"))
+        if kind in ("error", "warning") and not refused:
             self.complaints.append(f"{kind}: {text}")
 
     def _note(self, request: Request) -> None:

@@ -136,7 +136,7 @@ async def test_without_an_inspector_nothing_is_served(http: aiohttp.ClientSessio
         base = gateway.base_url.removesuffix("v1")
         for path in PATHS:
             assert await status_of(http, base + path) == 404
-        with pytest.raises(StateError, match="without an inspector"):
+        with pytest.raises(StateError, match="has no inspector"):
             _ = gateway.inspector_url
 
 

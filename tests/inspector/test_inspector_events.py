@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from typing import Any
 
@@ -268,3 +269,20 @@ async def test_pages_are_bounded(inspected: Gateway, http: aiohttp.ClientSession
             async with http.get(inspected.inspector_url + "inspector/events") as response:
                 if response.status == 200:
                     break
+
+
+async def test_a_page_that_goes_during_its_export_is_no_error(
+    inspected: Gateway, http: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(1000):
+        async with http.get(inspected.base_url + "/stt"):
+            pass
+    reader, writer = await asyncio.open_connection("127.0.0.1", inspected.port, limit=1)
+    writer.write(b"GET /inspector/export HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    assert (await reader.read(100)).startswith(b"HTTP/1.1 200")
+    writer.transport.abort()
+    await inspected.wait_until(lambda: inspected.open_sockets == 1)
+    # Another request of the same loop comes after whatever the first one left behind.
+    async with http.get(inspected.inspector_url) as page:
+        assert page.status == 200
+    assert [one for one in caplog.records if one.levelno >= logging.ERROR] == []

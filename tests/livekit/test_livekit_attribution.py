@@ -207,7 +207,7 @@ async def test_a_dial_made_outside_of_the_jobs_context_is_told_in_the_log(
         work.put_nowait(running.session)
         await before
     assert levels(gateway) == [AGENT, AGENT, AttributionLevel.NONE]
-    assert "request_not_attributed: /v1/tts, since it names no job" in caplog.text
+    assert "request_not_attributed: /v1/tts, because it names no job" in caplog.text
 
 
 async def test_another_sessions_dial_is_left_as_it_is(

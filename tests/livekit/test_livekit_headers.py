@@ -143,5 +143,7 @@ def test_the_session_id_is_made_as_livekit_makes_it(monkeypatch: pytest.MonkeyPa
     # As LiveKit's own tests of these headers do.
     monkeypatch.setattr("livekit.agents.inference._utils.shortuuid", lambda prefix: f"{prefix}7")
     assert get_inference_headers()[SESSION] == "inference_7"
+    monkeypatch.setattr("livekit.agents.inference.stt.get_inference_headers", get_inference_headers)
+    assert get_inference_headers()[SESSION] == "inference_7"
     monkeypatch.delattr("livekit.agents.inference.stt.get_inference_headers")
     assert get_inference_headers()[SESSION].startswith("inference_")

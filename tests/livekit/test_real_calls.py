@@ -3,72 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
 pytest.importorskip("livekit.agents", exc_type=ImportError)
 
 from helpers import livekit_jobs
-from helpers.livekit_real import (
-    GATEWAY_CREDENTIALS,
-    Caller,
-    Line,
-    needs_server,
-    set_environment,
-    told,
-    worker,
-)
+from helpers.livekit_real import Caller, World, on_a_real_server, open_world, told, worker
 from livekit.agents import JobExecutorType
-from livekit_local_server import LiveKitServer
 
 from agent_conn.gateway import Gateway
 
-
-@pytest.fixture(scope="module", autouse=True)
-def collected() -> Iterator[None]:
-    """Collects here what LiveKit left open, whose warnings would fail a later test."""
-    yield
-    gc.collect()
-
-
-pytestmark = [
-    needs_server,
-    pytest.mark.timeout(120),
-    # LiveKit's classes leave a websocket to the collector where they are cancelled as it opens.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = on_a_real_server
 
 THREAD, PROCESS = JobExecutorType.THREAD, JobExecutorType.PROCESS
 SOCKETS = {"stt", "tts", "bargein", "eot"}
 
 
-@dataclass
-class World:
-    server: LiveKitServer
-    gateway: Gateway
-    line: Line
-    patch: pytest.MonkeyPatch
-
-    def plan(self, **plan: Any) -> None:
-        self.patch.setenv(livekit_jobs.PLAN, json.dumps(plan))
-
-
 @pytest.fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    async with (
-        LiveKitServer() as server,
-        Gateway(**GATEWAY_CREDENTIALS) as gateway,
-        Line(server) as line,
-    ):
-        set_environment(monkeypatch, line.url, server, gateway)
-        yield World(server, gateway, line, monkeypatch)
+    async with open_world(monkeypatch) as world:
+        yield world
 
 
 async def whole_call(gateway: Gateway, requests: int = 5) -> dict[str, set[str]]:

@@ -32,15 +32,15 @@ def check(version: str, folder: Path) -> bool:
     installed = run(sys.executable, "-m", "venv", folder) and run(
         python, "-m", "pip", "install", "-q", "--upgrade", "-e", ".[dev]", wanted
     )
+    if not installed:
+        return False
     pytest = (python, "-m", "pytest", "-q")
     # In 1.8.1 a job of a thread may outlive its worker, and leaves its event loop open.
     warnings = ("ResourceWarning", "pytest.PytestUnraisableExceptionWarning")
     ignored = [option for each in warnings for option in ("-W", f"ignore::{each}")]
-    return (
-        installed
-        and run(*pytest, "tests/livekit", "--ignore-glob=tests/livekit/test_real_*")
-        and all(run(*pytest, *ignored, f"tests/livekit/{name}") for name in CALLS)
-    )
+    without_server = run(*pytest, "tests/livekit", "--ignore-glob=tests/livekit/test_real_*")
+    calls = [run(*pytest, *ignored, f"tests/livekit/{name}") for name in CALLS]
+    return without_server and all(calls)
 
 
 def main() -> None:

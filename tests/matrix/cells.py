@@ -115,7 +115,11 @@ class Cell:
             bound += BUDGET if self.place is not Place.CLOSING else 0.0
         redials = expected.recovers or self.consumer is Consumer.POOL
         bound += REDIAL if redials else 0.0
-        return bound + (CLOSE if expected.ending is Ending.ABORTED else 0.0)
+        waited_for = {Ending.ABORTED}
+        if self.place is Place.WRITING:
+            # A peer that has ended and does not read is waited for as a silent one is.
+            waited_for.add(Ending.LOST)
+        return bound + (CLOSE if expected.ending in waited_for else 0.0)
 
 
 def _as_met_by_reconnect(cell: Cell, expected: Expected) -> Expected:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from dataclasses import dataclass, replace
 
 from matrix.vocabulary import Empty, Fault, Place, Result, Way
@@ -159,20 +160,29 @@ IDLE = {
     Fault.CLOSE_1011: at_once(GOES_ON),
     Fault.CLOSE_1008: at_once(GOES_ON),
 }
+
+
 # The writer is blocked before the fault strikes. Its deadline is the caller's own.
-# A FIN alone does not free it: a peer that has no more to say may still read.
-_BLOCKED = Fate(
-    Empty.UNENDING,
-    replace(CANCELLED, ending=Ending.ABORTED),
-    Result(ConnectionError, ending=Ending.ABORTED),
-    Result(TimeoutError, ending=Ending.ABORTED),
-)
+def _blocked(ending: Ending) -> Fate:
+    return Fate(
+        Empty.UNENDING,
+        replace(CANCELLED, ending=ending),
+        Result(ConnectionError, ending=ending),
+        Result(TimeoutError, ending=ending),
+    )
+
+
+_BLOCKED = _blocked(Ending.ABORTED)
+# A FIN alone does not free it: a peer that has no more to say may still read. Since 3.12.8 and
+# 3.13.1 asyncio says of a TLS transport, as of a plain one, that it is closing then.
+_TELLS_OF_FIN = sys.version_info >= (3, 13, 1) or (3, 12, 8) <= sys.version_info < (3, 13)
+_BLOCKED_AFTER_FIN = _blocked(Ending.LOST if _TELLS_OF_FIN else Ending.ABORTED)
 WRITING = {
     Fault.LOSE: _BLOCKED,
     Fault.STALL: _BLOCKED,
     Fault.TRICKLE: _BLOCKED,
     Fault.RESET: at_once(Result(ConnectionError)),
-    Fault.HALF_CLOSE: _BLOCKED,
+    Fault.HALF_CLOSE: _BLOCKED_AFTER_FIN,
 }
 _HELD_UP = Fate(
     Empty.UNENDING,

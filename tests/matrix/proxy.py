@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Self
+from typing import Self, cast
 
 from agent_conn.gateway.server.listener import Listener
 from agent_conn.gateway.server.sockets import LINGER_AND_RESET, Changes
@@ -178,7 +178,13 @@ class Passage:
 
     def half_close(self) -> None:
         """Tell the client that the gateway has ended (FIN), and carry on what it sends."""
-        self.near.finish()
+        near = self.near
+        if near.transport is None or near.gone or near.transport.get_write_buffer_size():
+            near.finish()
+        elif not near.finished:
+            near.finished = True
+            # A transport of uvloop's would send it in the next turn.
+            self._sock.shutdown(socket.SHUT_WR)
 
     def reset(self) -> None:
         """Reset the client's connection (RST), and drop the gateway's."""
@@ -252,10 +258,10 @@ class End(asyncio.Protocol):
         return f"{'gone' if self.gone else 'open'}, {len(self.held)} B held"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # uvloop's plain transport derives from none of asyncio's classes.
+        self.transport = cast("asyncio.Transport", transport)
         if self.gone:
-            transport.abort()
+            self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         self._passage.heard(self)

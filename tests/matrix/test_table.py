@@ -11,6 +11,8 @@ from matrix.cells import Cell, every, full
 from matrix.fates import FATES
 from matrix.vocabulary import Consumer, Empty, Expected, Fault, Place, Way
 
+pytestmark = pytest.mark.quick
+
 SIDES: dict[str, Iterable[StrEnum]] = {
     "consumer": Consumer,
     "place": Place,

@@ -4,8 +4,8 @@
 
 Run by an interpreter that has agent_conn with just these extras; with any, the modules that
 need none are left out. A module must be importable, but for an integration or the command line
-whose extra is not among them: that must say in its last line what to install. The pytest plugin
-needs pytest. The exit status is 1 where it is not so.
+whose extra is not among them: that must say in its last line what to install. The exit status is 1
+where it is not so.
 """
 
 from __future__ import annotations
@@ -39,11 +39,6 @@ def problem_of(module: str, extras: set[str]) -> str | None:
         return None
     last_line = done.stderr.strip().rpartition("\n")[2]
     asked = re.search(r"pip install 'agent-conn\[(\w+)\]'$", last_line)
-    if (
-        module == "agent_conn.testing"
-        and last_line == "ModuleNotFoundError: No module named 'pytest'"
-    ):
-        return None
     if asked and asked[1] not in extras and module.startswith(MAY_NEED_AN_EXTRA):
         return None
     return f"{module}: {done.stderr.strip()}"

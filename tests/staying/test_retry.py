@@ -32,6 +32,8 @@ from agent_conn._dial.translate import rejected
 from agent_conn._reconnect.retry import RetryBudget, is_outage
 from agent_conn._secrets import Secrets
 
+pytestmark = pytest.mark.quick
+
 RETRIED_STATUSES = {408, 429, *range(500, 600)}
 RETRIED_CLOSES = {1000, 1001, 1005, 1006, 1011, 1012, 1013, 1014, 4408, 4429}
 

@@ -35,6 +35,8 @@ from agent_conn import (
 )
 from agent_conn.gateway import CloseWith, DropAfter, GoSilent, IgnoreClose, Reset
 
+pytestmark = pytest.mark.quick
+
 
 class Told(Exception):
     pass

@@ -187,7 +187,7 @@ def test_it_is_over_at_the_end_and_can_still_be_asked() -> None:
     assert gateway.handshakes == []
     with pytest.raises(StateError, match="does not run"):
         asyncio.run(gateway.wait_idle())
-    with pytest.raises(StateError, match="started once"), gateway:
+    with pytest.raises(StateError, match="starts once"), gateway:
         pass
 
 
@@ -258,15 +258,15 @@ async def test_an_engine_that_blocks_is_told_with_its_place(
 
 
 def test_the_agents_id_is_known_once_the_room_is_connected(
-    room_connected: asyncio.Event, identity: RoomIdentity
+    agent_room_connected: asyncio.Event, agent_identity: RoomIdentity
 ) -> None:
-    assert identity() == AgentIdentity(job_id="AJ_test", room_id="RM_test")
+    assert agent_identity() == AgentIdentity(job_id="AJ_test", room_id="RM_test")
     with pytest.raises(Exception, match="before connecting"):
-        identity.read_agent_id()
-    room_connected.set()
-    assert identity().agent_id == identity.read_agent_id() == "PA_test"
-    identity.room_id = None
-    assert identity() == AgentIdentity(job_id="AJ_test", agent_id="PA_test")
+        agent_identity.read_agent_id()
+    agent_room_connected.set()
+    assert agent_identity().agent_id == agent_identity.read_agent_id() == "PA_test"
+    agent_identity.room_id = None
+    assert agent_identity() == AgentIdentity(job_id="AJ_test", agent_id="PA_test")
 
 
 @pytest.mark.parametrize(
@@ -275,8 +275,8 @@ def test_the_agents_id_is_known_once_the_room_is_connected(
 async def test_a_connection_waits_for_the_room_that_the_test_connects(
     client: aiohttp.ClientSession,
     inference_gateway: InferenceGateway,
-    room_connected: asyncio.Event,
-    identity: RoomIdentity,
+    agent_room_connected: asyncio.Event,
+    agent_identity: RoomIdentity,
     *,
     connected: bool,
     level: AttributionLevel,
@@ -284,8 +284,8 @@ async def test_a_connection_waits_for_the_room_that_the_test_connects(
     connection = InferenceConnection(
         client,
         inference_gateway.url("/v1/echo"),
-        identity=identity,
-        room_connected=room_connected,
+        identity=agent_identity,
+        room_connected=agent_room_connected,
         connect_wait=30 if connected else 0.01,
     )
     opening = asyncio.ensure_future(connection)
@@ -293,7 +293,7 @@ async def test_a_connection_waits_for_the_room_that_the_test_connects(
         await inference_gateway.wait_until(lambda: inference_gateway.accepted == 1)
         assert connection.state is ConnectionState.WAITING
         assert inference_gateway.handshakes == []
-        room_connected.set()
+        agent_room_connected.set()
     await opening
     assert [each.level for each in inference_gateway.handshakes] == [level]
     await connection.aclose()

@@ -27,12 +27,12 @@ async def agent(gateway, identity, room_connected):
     gateway.assert_attributed(AttributionLevel.AGENT)
 """
 ASYNC_TEST = """
-async def test_mine(inference_gateway, identity, room_connected):
-    await agent(inference_gateway, identity, room_connected)
+async def test_mine(inference_gateway, agent_identity, agent_room_connected):
+    await agent(inference_gateway, agent_identity, agent_room_connected)
 """
 PLAIN_TEST = """
-def test_mine(inference_gateway, identity, room_connected):
-    asyncio.run(agent(inference_gateway, identity, room_connected))
+def test_mine(inference_gateway, agent_identity, agent_room_connected):
+    asyncio.run(agent(inference_gateway, agent_identity, agent_room_connected))
 """
 # Or else some releases of pytest-asyncio warn.
 FUNCTION_SCOPE = "asyncio_default_fixture_loop_scope=function"
@@ -92,9 +92,9 @@ def test_a_fixture_of_ones_own_replaces_the_gateway(pytester: pytest.Pytester) -
     )
     pytester.makepyfile(
         AGENT + "from agent_conn import HandshakeRejected\n"
-        "async def test_mine(inference_gateway, identity, room_connected):\n"
+        "async def test_mine(inference_gateway, agent_identity, agent_room_connected):\n"
         "    with pytest.raises(HandshakeRejected) as rejected:\n"
-        "        await agent(inference_gateway, identity, room_connected)\n"
+        "        await agent(inference_gateway, agent_identity, agent_room_connected)\n"
         "    assert rejected.value.status == 401\n"
         "    inference_gateway.assert_attributed()\n"
     )
@@ -113,7 +113,7 @@ def test_livekits_own_tts_dials_the_gateway_with_nothing_but_the_environment(
         from livekit.agents import inference
         from agent_conn.gateway import ScriptedEngine
 
-        @pytest.mark.usefixtures("livekit_environment")
+        @pytest.mark.usefixtures("inference_environment")
         async def test_mine(inference_gateway):
             inference_gateway.engine = ScriptedEngine(audio=base64.b64decode("{pcm}"))
             async with aiohttp.ClientSession() as session:
@@ -127,3 +127,35 @@ def test_livekits_own_tts_dials_the_gateway_with_nothing_but_the_environment(
         """
     )
     pytester.runpytest_subprocess("--asyncio-mode=auto").assert_outcomes(passed=1)
+
+
+BARE = ["-p", "no:cacheprovider", "-p", "pytest_agent_conn"]
+
+
+def test_a_run_that_uses_none_imports_nothing_for_them(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    pytester.makepyfile(
+        """
+        import sys
+
+        def test_nothing():
+            assert "pytest_agent_conn" in sys.modules
+            assert {"agent_conn", "aiohttp", "asyncio", "ssl"}.isdisjoint(sys.modules)
+        """
+    )
+    pytester.runpytest_subprocess(*BARE).assert_outcomes(passed=1)
+
+
+def test_a_missing_dependency_breaks_the_test_that_needs_it_alone(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    pytester.makepyfile(
+        aiohttp="raise ImportError('aiohttp is broken here')",
+        test_two="def test_mine(): pass\ndef test_agent(inference_gateway): pass",
+    )
+    result = pytester.runpytest_subprocess(*BARE)
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["E*ImportError: aiohttp is broken here"])

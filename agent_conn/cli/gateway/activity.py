@@ -21,7 +21,7 @@ gateway_log: logging.Logger = logging.getLogger("agent_conn.gateway")
 
 @contextmanager
 def shown_activity(console: Console, *, quiet: bool) -> Iterator[None]:
-    """Show on `console` what happens in a gateway; with `quiet` only what goes wrong."""
+    """Show on `console` what happens in a gateway; with `quiet` only warnings."""
     handler = _Lines(console)
     level, propagates = gateway_log.level, gateway_log.propagate
     gateway_log.setLevel(logging.WARNING if quiet else logging.INFO)
@@ -50,22 +50,21 @@ class _Lines(logging.Handler):
 
 
 def line_of(record: logging.LogRecord) -> Text | None:
-    """Return the line that tells of a log record, None if it is of no interest to a user.
+    """Return a log record as a line for a user, or None where it does not concern one.
 
-    What a client sent is shown as text, terminal control and markup included.
+    Control characters and markup that a client sent are shown as text.
     """
     facts = vars(record)
-    match record.msg:
+    match str(record.msg).partition(":")[0]:
         case "gateway.connection_opened":
             return _line(record, "opened", _ids(facts))
         case "gateway.connection_closed":
             return _line(record, "closed", _end(facts))
-        case "gateway.request_answered" | "gateway.not_implemented":
+        case "gateway.request_answered":
             detail = " ".join(filter(None, (_ids(facts), facts.get("reason"))))
             return _line(record, f"answered {facts['status']}", detail)
         case _ if record.levelno >= logging.WARNING:
-            told = (plain(record.getMessage()), str(facts.get("error", "")), _exception(record))
-            return Text(" ".join(filter(None, (_clock(record), *told))))
+            return Text(f"{_clock(record)} {plain(record.getMessage())} {_error(record)}".rstrip())
     return None
 
 
@@ -74,7 +73,7 @@ def _line(record: logging.LogRecord, what: str, detail: str) -> Text:
     level = facts["attribution"]
     asked = " ".join(plain(str(facts[name])) for name in ("path", "model") if facts[name])
     return Text.assemble(
-        f"{_clock(record)} #{facts['socket']} {what:<12} ",
+        f"{_clock(record)} #{facts['number']} {what:<12} ",
         (f"{level:<5}", STYLES[level]),
         f" {asked} {detail}".rstrip(),
     )
@@ -94,10 +93,11 @@ def _end(facts: dict[str, Any]) -> str:
     )
 
 
-def _exception(record: logging.LogRecord) -> str:
-    # Its text may repeat what a peer sent.
-    kind = record.exc_info[0] if record.exc_info else None
-    return "" if kind is None else kind.__name__
+def _error(record: logging.LogRecord) -> str:
+    # An exception's text may repeat what a peer sent.
+    raised = record.exc_info[0] if record.exc_info else None
+    name = str(vars(record).get("error", "")) if raised is None else raised.__name__
+    return "" if name in record.getMessage() else name
 
 
 def _clock(record: logging.LogRecord) -> str:

@@ -51,7 +51,12 @@ Command lines show in ps, so secrets are better set in the environment:
 """
 
 
+# click's own text for an argument quotes it, and it may be a token.
+GATEWAY_SETTINGS = {"allow_extra_args": True}
+
+
 def serve_gateway(
+    context: typer.Context,
     *,
     host: HostOption = "127.0.0.1",
     port: PortOption = DEFAULT_PORT,
@@ -69,6 +74,8 @@ def serve_gateway(
     quiet: QuietOption = False,
 ) -> None:
     """Check what was asked for, and serve it."""
+    if context.args:
+        raise typer.BadParameter("gateway takes options alone: see agent-conn gateway --help")
     try:
         settings = ServeSettings(
             host=host,

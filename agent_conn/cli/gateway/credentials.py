@@ -1,4 +1,4 @@
-"""What opens the gateway of the command line, and how a shell is told of it."""
+"""The credentials of the command line's gateway, and their lines for a shell."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ SHORTEST_SECRET = 16
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Either a token, or a key with its secret; without any the published developer's pair.
+    """A token, or a key with its secret. Without any of them, the published pair is in force.
 
     Raises:
-        ValueError: both ways are given, half of the second, or what no header can carry.
+        ValueError: both ways are given, or half of the second, or a token that no header can carry.
     """
 
     token: str | None = field(default=None, repr=False)
@@ -32,9 +32,9 @@ class Credentials:
 
     def __post_init__(self) -> None:
         if (self.api_key is None) is not (self.api_secret is None):
-            raise ValueError("--api-key and --api-secret go together")
+            raise ValueError("--api-key and --api-secret need each other: give both")
         if self.token is not None and self.api_key is not None:
-            raise ValueError("--token excludes --api-key and --api-secret")
+            raise ValueError("give either --token, or --api-key and --api-secret; got both")
         if self.api_key == "" or self.api_secret == "":
             raise ValueError("--api-key and --api-secret must not be empty")
         if self.token is not None and not _fits_a_header(self.token):

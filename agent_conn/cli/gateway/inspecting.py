@@ -19,17 +19,17 @@ def inspector_for(
         ValueError: the options do not go together, or with `host`.
     """
     if token is not None and not (token.strip() and is_printable_ascii(token)):
-        raise ValueError("--inspector-token must be printable ASCII, and not blank")
+        raise ValueError("--inspector-token must be printable ASCII and not blank")
     if inspect is None:
         inspect = allow_remote or token is not None or is_loopback(host)
     if not inspect:
         if allow_remote or token is not None:
-            raise ValueError("--allow-remote and --inspector-token are for --inspect")
+            raise ValueError("--allow-remote and --inspector-token need --inspect")
         return None
     if not is_loopback(host):
         if not allow_remote:
-            raise ValueError(f"--inspect on --host {host!r} takes --allow-remote")
+            raise ValueError(f"--inspect on --host {host!r} needs --allow-remote")
         if token is None:
-            raise ValueError("--allow-remote takes --inspector-token")
+            raise ValueError("--allow-remote needs --inspector-token")
         check_length("--inspector-token", token)
     return Inspector(token=token, allow_remote=allow_remote)

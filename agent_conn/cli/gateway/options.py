@@ -16,6 +16,11 @@ from agent_conn.cli.gateway.credentials import (
 )
 
 DEFAULT_PORT = 7878
+# Each panel of the help has columns of its own width.
+LISTENING = "Listening"
+SPEECH = "Speech and chat"
+CREDENTIALS = "Credentials"
+INSPECTOR = "Inspector"
 
 
 class Engine(StrEnum):
@@ -26,60 +31,116 @@ class Engine(StrEnum):
 
 
 HostOption = Annotated[
-    str, typer.Option(help="Where to listen; beyond this machine it needs credentials.")
+    str,
+    typer.Option(
+        metavar="HOST",
+        rich_help_panel=LISTENING,
+        help="Address to listen on. Other than loopback needs credentials.",
+    ),
 ]
-PortOption = Annotated[int, typer.Option(min=0, max=65_535, help="0 takes a free one.")]
+PortOption = Annotated[
+    int,
+    typer.Option(
+        metavar="PORT",
+        min=0,
+        max=65_535,
+        rich_help_panel=LISTENING,
+        help="Port; 0 takes a free one.",
+    ),
+]
 TlsOption = Annotated[
-    bool, typer.Option("--tls", help="Serve TLS, with an authority made for this run.")
+    bool,
+    typer.Option(
+        "--tls", rich_help_panel=LISTENING, help="Serve TLS with a certificate made for this run."
+    ),
 ]
 CaFileOption = Annotated[
     Path | None,
-    typer.Option(dir_okay=False, help="Write what clients must trust here, and leave it."),
+    typer.Option(
+        metavar="FILE",
+        dir_okay=False,
+        rich_help_panel=LISTENING,
+        help="Write the certificate authority here, and keep it.",
+    ),
 ]
 EngineOption = Annotated[
     Engine | None,
-    typer.Option(help="Default: speech where its extra is installed, else scripted."),
+    typer.Option(
+        metavar="ENGINE",
+        rich_help_panel=SPEECH,
+        help="speech or scripted. Default: speech if its extra is installed.",
+    ),
 ]
 TranscriptOption = Annotated[
-    list[str] | None, typer.Option(help="What the scripted engine hears; again for the next.")
+    list[str] | None,
+    typer.Option(
+        metavar="TEXT",
+        rich_help_panel=SPEECH,
+        help="What the scripted engine hears. Repeat for more utterances.",
+    ),
 ]
 ReplyOption = Annotated[
     list[str] | None,
-    typer.Option(help="What a chat is answered; again for the next. Default: what was said."),
+    typer.Option(
+        metavar="TEXT",
+        rich_help_panel=SPEECH,
+        help="Answer of a chat. Repeat for more answers. Default: what the user said.",
+    ),
 ]
 TokenOption = Annotated[
     str | None,
     typer.Option(
         envvar=TOKEN_VARIABLE,
         show_envvar=False,
-        help="Open to this very token; LiveKit's clients send none such.",
+        metavar="TOKEN",
+        rich_help_panel=CREDENTIALS,
+        help="Accept this token alone. LiveKit's clients mint their own: give them a key.",
     ),
 ]
 KeyOption = Annotated[
     str | None,
     typer.Option(
-        envvar=KEY_VARIABLE, show_envvar=False, help="Open to inference tokens of this key."
+        envvar=KEY_VARIABLE,
+        show_envvar=False,
+        metavar="KEY",
+        rich_help_panel=CREDENTIALS,
+        help="Accept inference tokens of this key.",
     ),
 ]
 SecretOption = Annotated[
     str | None,
     typer.Option(
-        envvar=SECRET_VARIABLE, show_envvar=False, help="Its secret; `ps` shows it if given here."
+        envvar=SECRET_VARIABLE,
+        show_envvar=False,
+        metavar="SECRET",
+        rich_help_panel=CREDENTIALS,
+        help="The key's secret. `ps` shows it if you give it here.",
     ),
 ]
 InspectOption = Annotated[
     bool | None,
-    typer.Option(help="Serve the inspector's page. Default: where only this machine sees it."),
+    typer.Option(
+        rich_help_panel=INSPECTOR, help="Serve the inspector. Default: on loopback alone."
+    ),
 ]
 AllowRemoteOption = Annotated[
-    bool, typer.Option("--allow-remote", help="Serve that page to other machines too.")
+    bool,
+    typer.Option(
+        "--allow-remote",
+        rich_help_panel=INSPECTOR,
+        help="Serve the inspector to other machines too.",
+    ),
 ]
 InspectorTokenOption = Annotated[
     str | None,
     typer.Option(
         envvar=INSPECTOR_VARIABLE,
         show_envvar=False,
-        help="What a browser has to show for the page.",
+        metavar="TOKEN",
+        rich_help_panel=INSPECTOR,
+        help="Token that a browser must show to open the inspector.",
     ),
 ]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Tell of nothing but errors.")]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Show only refusals, losses and errors.")
+]

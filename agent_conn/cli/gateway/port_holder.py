@@ -27,11 +27,11 @@ class Holder:
 def explain(host: str, port: int, failure: OSError | UnicodeError) -> str:
     """Return in one sentence why `host` and `port` could not be listened on."""
     if isinstance(failure, UnicodeError):
-        return f"--host {plain(host)} is no name of a host"
+        return f"--host must be a host name or an address, got {plain(host)}"
     if isinstance(failure, socket.gaierror):
-        return f"--host {plain(host)} is no address of this machine: {failure.strerror}"
+        return f"--host must be an address of this machine, got {plain(host)}: {failure.strerror}"
     if failure.errno == errno.EADDRNOTAVAIL:
-        return f"--host {plain(host)} is no address of this machine"
+        return f"--host must be an address of this machine, got {plain(host)}"
     if failure.errno == errno.EACCES:
         return f"port {port} needs more rights than this process has; choose one above 1023"
     if failure.errno != errno.EADDRINUSE:

@@ -18,6 +18,7 @@ from agent_conn.cli.gateway.credentials import Credentials
 from agent_conn.cli.gateway.options import Engine
 from agent_conn.cli.gateway.port_holder import explain
 from agent_conn.cli.gateway.trust import authorities_file
+from agent_conn.cli.gateway.used import used_lines
 from agent_conn.cli.stopping import stopped_by_signals
 from agent_conn.gateway import (
     Gateway,
@@ -38,7 +39,7 @@ class CannotServe(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ServeSettings:
-    """What to serve, and where; `engine` None is speech where it can be had.
+    """What to serve, and where. Without `engine`, speech is used if its extra is installed.
 
     Raises:
         ValueError: the options do not go together.
@@ -64,9 +65,9 @@ class ServeSettings:
                     f"--host {self.host!r} can be reached from other machines: {wrong}"
                 ) from None
         if self.transcripts and self.engine is Engine.SPEECH:
-            raise ValueError("--transcript is for --engine scripted")
+            raise ValueError("--transcript needs --engine scripted")
         if self.ca_file is not None and not self.tls:
-            raise ValueError("--ca-file is for --tls")
+            raise ValueError("--ca-file needs --tls")
 
 
 async def serve(settings: ServeSettings, console: Console) -> None:
@@ -88,7 +89,11 @@ async def serve(settings: ServeSettings, console: Console) -> None:
             for line in _greeting(settings, gateway, engine):
                 tell(line)
             _print_exports(_exports(settings, gateway, ca_file))
-            await asyncio.Event().wait()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                for line in used_lines(gateway.usage):
+                    tell(line)
 
 
 @asynccontextmanager
@@ -150,16 +155,16 @@ def _greeting(settings: ServeSettings, gateway: Gateway, engine: SpeechEngine) -
     kind = Engine.SCRIPTED if scripted else Engine.SPEECH
     yield f"agent-conn gateway on {gateway.base_url}, engine {kind}; Ctrl-C stops it"
     if settings.inspector is not None:
-        yield f"what it sees: {gateway.inspector_url}"
+        yield f"inspector: {gateway.inspector_url}"
     if scripted and settings.engine is None:
         yield "for real speech: pip install 'agent-conn[speech]'"
     if settings.credentials.token is not None:
         yield "LiveKit's clients mint tokens themselves: for them use --api-key and --api-secret"
     if is_loopback(settings.host):
         return
-    yield "other machines reach it by this one's address, which --tls wants as --host"
+    yield "other machines use this machine's address; with --tls, pass that address as --host"
     if not settings.tls:
-        yield "tokens, audio and text cross the network in the clear without --tls"
+        yield "without --tls, tokens, audio and text are not encrypted on the network"
 
 
 def _exports(settings: ServeSettings, gateway: Gateway, ca_file: Path | None) -> str:

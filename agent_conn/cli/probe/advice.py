@@ -61,17 +61,17 @@ _CUT = {
     ),
 }
 _STATUSES = {
-    400: "The gateway takes the request as wrong: check the URL's path and query.",
-    403: "The credentials are known and may not do this: check the key's inference grant.",
+    400: "The gateway finds the request wrong: check the URL's path and query.",
+    403: "The credentials are valid but not allowed to do this: check the key's inference grant.",
     404: "There is no such path: the gateway's services are below /v1, as /v1/stt and /v1/tts.",
-    407: "A proxy wants credentials of its own.",
+    407: "A proxy on the way asks for its own credentials.",
     408: "The gateway gave up waiting for the request: try again, and check the line.",
     426: "The path wants another upgrade: something on the way may have removed the websocket's.",
 }
 
 
 def advise(findings: Findings, now: datetime) -> list[str]:
-    """What to do, one text for each problem, none where there is none."""
+    """Return what to do, one text for each problem."""
     texts = [
         advise_on_failure(attempt.failure, attempt, findings.target, now)
         for attempt in findings.attempts
@@ -99,7 +99,7 @@ def _on_break(failure: Failure, peer: str) -> str:
     if failure.redirect is not None:
         return f"It redirects to {failure.redirect}: pass that URL, if you trust it."
     if isinstance(failure.error, HandshakeInvalid):
-        return "What answers is no websocket service: check host, port and path."
+        return "The server that answers does not serve a websocket here: check host, port and path."
     if failure.step is Step.DNS:
         return "The host's name has no address: check its spelling, and this machine's DNS."
     if failure.step is Step.TCP:
@@ -133,8 +133,8 @@ def _on_certificate(code: int, tls: Tls | None, now: datetime) -> str:
         return "The certificate is self-signed: pass it with --ca FILE, if it is the right one."
     if code in _UNTRUSTED_ISSUER:
         return (
-            "The certificate's issuer is not trusted here: pass its CA with --ca FILE. A public "
-            "gateway that shows this one may have a proxy in front that reads along."
+            "The certificate's issuer is not trusted here: pass its CA with --ca FILE. "
+            "On the way to a public gateway, a proxy may be reading the traffic."
         )
     return "The certificate was refused: renew it, or pass its CA with --ca FILE."
 
@@ -210,8 +210,8 @@ def _on_quota(quota: Quota | None, retry_after: float | None) -> Iterator[str]:
 def _on_open_tls(tls: Tls, now: datetime) -> Iterator[str]:
     if tls.verified is None:
         yield (
-            "The certificate was not checked (--insecure): anyone on the way could have answered, "
-            "and have the token."
+            "The certificate was not checked (--insecure), so anyone on the way could have "
+            "answered and read the token."
         )
     days = tls.certificate.days_left(now) if tls.certificate is not None else None
     if days is not None and days < EXPIRES_SOON_DAYS and tls.verified:

@@ -86,7 +86,7 @@ def probe(
         insecure=insecure,
     )
     if context.args:
-        raise typer.BadParameter("there is more than a URL")
+        raise typer.BadParameter("write one URL; put ids and credentials behind their options")
     try:
         plan = make_plan(options, os.environ)
     except (ConfigurationError, ImportError) as error:

@@ -108,7 +108,7 @@ def _target(url: URL, location: str) -> str:
     try:
         return shown(url.join(URL(location)))
     except ValueError:
-        return "what is no URL"
+        return "an invalid URL"
 
 
 class _TimedConnector(aiohttp.TCPConnector):

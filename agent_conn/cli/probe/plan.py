@@ -112,13 +112,13 @@ def _check_own(options: Options) -> None:
     for item in fields(options):
         if item.name in _NEEDS_URL and getattr(options, item.name):
             option = f"--{item.name.replace('_', '-')}"
-            raise ConfigurationError(f"{option} goes with a URL: pass one, or set {URL_VARIABLE}")
+            raise ConfigurationError(f"{option} needs a URL: pass one, or set {URL_VARIABLE}")
 
 
 def _token(
     credentials: Credentials, url: URL, options: Options, secrets: Secrets
 ) -> Callable[[], str] | None:
-    """What gives a token for each dial. It is asked once here, where a wrong one is better told."""
+    """Return what makes a token for each dial. One is made at once, to report a wrong one early."""
     secrets.add(credentials.token, credentials.api_key, credentials.api_secret)
     secrets.add_query(url)
     if credentials.source is None:
@@ -129,7 +129,9 @@ def _token(
         )
     token = credentials.mint()
     if not is_token(token):
-        raise ConfigurationError(f"the token ({credentials.source}) cannot stand in a header")
+        raise ConfigurationError(
+            f"the token ({credentials.source}) must be printable ASCII without blanks"
+        )
 
     def mint() -> str:
         minted = credentials.mint()
@@ -142,10 +144,10 @@ def _token(
 def _tls(url: URL, options: Options) -> SSLContext | None:
     if url.scheme == "ws":
         if options.ca is not None:
-            raise ConfigurationError("--ca goes with wss:// or https://")
+            raise ConfigurationError("--ca needs a URL of wss:// or https://")
         return None
     try:
         return make_context(options.ca, insecure=options.insecure)
     except OSError as error:
         reason = error.strerror or type(error).__name__
-    raise ConfigurationError(f"--ca: no certificate can be read: {reason}")
+    raise ConfigurationError(f"--ca must name a PEM file with a certificate: {reason}")

@@ -50,7 +50,7 @@ def websocket_url(text: str) -> URL:
     path is empty, or is that of a service alone.
 
     Raises:
-        ConfigurationError: it is no URL that can be dialled.
+        ConfigurationError: it cannot be dialled.
     """
     url = check_url(text, "URL")
     if url.path.rstrip("/") in _WITHOUT_VERSION:
@@ -79,7 +79,7 @@ def find_credentials(
         ConfigurationError: a key stands without its secret, or beside a token.
     """
     if token and (api_key or api_secret):
-        raise ConfigurationError("--token excludes --api-key and --api-secret")
+        raise ConfigurationError("give either --token, or --api-key and --api-secret; got both")
     if token:
         return Credentials("--token", token=token)
     if not (api_key or api_secret) and (found := environment.get(TOKEN_VARIABLE)):

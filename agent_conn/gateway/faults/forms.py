@@ -39,17 +39,19 @@ def build_fault(name: object, values: object) -> Fault:
     """
     kind = BY_NAME.get(name) if isinstance(name, str) else None
     if kind is None:
-        raise ConfigurationError("fault is not one of FAULTS")
+        raise ConfigurationError(f"fault must be one of {', '.join(BY_NAME)}")
     if not isinstance(values, dict):
-        raise ConfigurationError("fields must be an object")
+        raise ConfigurationError(f"fields must be an object, got {type(values).__name__}")
     known = {item.name: item for item in fields(kind)}
     if unknown := values.keys() - known.keys():
-        raise ConfigurationError(f"{kind.__name__} has no field {min(unknown)!r:.40}")
+        raise ConfigurationError(
+            f"fields must be those of {kind.__name__}, got {min(unknown)!a:.40}"
+        )
     hints = get_type_hints(kind)
     given = {key: _convert(key, hints[key], value) for key, value in values.items()}
     for item in known.values():
         if item.name not in given and _is_required(item):
-            raise ConfigurationError(f"{item.name} is missing")
+            raise ConfigurationError(f"{kind.__name__} needs {item.name}")
     return kind(**given)
 
 
@@ -62,7 +64,9 @@ def check_times(value: object) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_TIMES:
-        raise ConfigurationError(f"times must be a whole number from 1 to {MAX_TIMES}, or null")
+        raise ConfigurationError(
+            f"times must be a whole number from 1 to {MAX_TIMES} or null, got {value!a:.40}"
+        )
     return value
 
 
@@ -100,7 +104,8 @@ def _convert(name: str, hint: object, value: object) -> Any:  # noqa: ANN401  (o
             return value
         case dict() if get_origin(hint) is Mapping:
             return _convert_headers(name, value)
-    raise ConfigurationError(f"{name} is of a wrong kind")
+    kind = getattr(hint, "__name__", str(hint))
+    raise ConfigurationError(f"{name} must be a valid {kind}, got {type(value).__name__}")
 
 
 def _is_number(hint: object, value: float) -> bool:
@@ -113,6 +118,6 @@ def _convert_headers(name: str, value: dict[object, object]) -> dict[str, str]:
     checked: dict[str, str] = {}
     for key, text in value.items():
         if not (is_header_name(key) and isinstance(text, str) and text.isprintable()):
-            raise ConfigurationError(f"{name} must be header names and values")
+            raise ConfigurationError(f"{name} must map header names to printable values")
         checked[str(key)] = text
     return checked

@@ -30,8 +30,8 @@ class FaultInjector:
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._numbered = 0
 
-    def inject(self, request: dict[str, Any]) -> None:
-        """Inject `request["fault"]` with `request["fields"]`.
+    def inject(self, request: dict[str, Any]) -> str:
+        """Inject `request["fault"]` with `request["fields"]`; return what it does, in words.
 
         On the open websocket `request["connection"]`; where that is null, on the next
         `request["times"]` connections, null for all of them.
@@ -43,9 +43,11 @@ class FaultInjector:
         number = request.get("connection")
         if number is not None:
             self._strike(number, fault)
-            return
+            return in_words(fault)
         if len(self.pending()) >= MAX_PENDING:
-            raise ConfigurationError(f"{MAX_PENDING} faults wait for a connection already")
+            raise ConfigurationError(
+                f"{MAX_PENDING} faults wait for a connection already: withdraw one"
+            )
         injection = self._inject(fault, check_times(request.get("times", 1)))
         self._numbered += 1
         self._pending[self._numbered] = injection
@@ -53,6 +55,7 @@ class FaultInjector:
             self._timers[self._numbered] = asyncio.get_running_loop().call_later(
                 STALL_SECONDS, self.withdraw, self._numbered
             )
+        return in_words(fault)
 
     def pending(self) -> list[dict[str, Any]]:
         """Return the faults that still wait for a connection, oldest first."""
@@ -86,5 +89,5 @@ class FaultInjector:
     def _strike(self, number: object, fault: Fault) -> None:
         entry = self._journal.get(number) if isinstance(number, int) else None
         if entry is None or entry.connection is None:
-            raise ConfigurationError("connection is no open websocket")
+            raise ConfigurationError("connection must be the number of an open websocket")
         entry.connection.inject(fault)

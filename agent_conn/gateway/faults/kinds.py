@@ -7,15 +7,14 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import ClassVar, Literal, TypeAlias
 
+from agent_conn._checks import check_count
 from agent_conn._options import check_seconds
 from agent_conn.errors import ConfigurationError
 from agent_conn.gateway.faults.checks import (
     check_bytes,
-    check_count,
     check_header_value,
     check_headers,
     check_reason,
-    check_status,
     check_wire_code,
 )
 
@@ -32,8 +31,8 @@ class Stage(Enum):
 class StallAtAccept:
     """TCP connect hangs: the backlog is full and SYNs go unanswered.
 
-    In force from the injection until it is withdrawn, for every connect; `times` has no
-    meaning for it. Observed on Linux; elsewhere the connect may fail at once.
+    It holds for every connect from the injection until it is withdrawn, whatever `times` says.
+    On other systems than Linux the connect may fail at once.
     """
 
     stage: ClassVar[Stage] = Stage.LISTENER
@@ -65,7 +64,9 @@ class Reset:
 
     def __post_init__(self) -> None:
         if self.phase not in ("accept", "tls", "handshake", "open"):
-            raise ConfigurationError("phase must be accept, tls, handshake or open")
+            raise ConfigurationError(
+                f"phase must be accept, tls, handshake or open, got {self.phase!a:.40}"
+            )
 
     @property
     def stage(self) -> Stage:
@@ -101,7 +102,7 @@ class Reject:
     stage: ClassVar[Stage] = Stage.REQUEST
 
     def __post_init__(self) -> None:
-        check_status(self.status, 200, 599)
+        check_count("status", self.status, least=200, most=599)
         check_headers(self.headers)
         check_bytes("body", self.body)
 
@@ -115,7 +116,7 @@ class Redirect:
     stage: ClassVar[Stage] = Stage.REQUEST
 
     def __post_init__(self) -> None:
-        check_status(self.status, 300, 399)
+        check_count("status", self.status, least=300, most=399)
         check_header_value("location", self.location)
 
 
@@ -128,7 +129,7 @@ class BadAccept:
 
 @dataclass(frozen=True, slots=True)
 class UnaskedExtension:
-    """The 101 names a websocket extension that was not asked for."""
+    """The 101 names a websocket extension that the client did not ask for."""
 
     extension: str = "x-unasked"
     stage: ClassVar[Stage] = Stage.REQUEST
@@ -139,7 +140,7 @@ class UnaskedExtension:
 
 @dataclass(frozen=True, slots=True)
 class UnaskedSubprotocol:
-    """The 101 names a subprotocol that was not asked for."""
+    """The 101 names a subprotocol that the client did not ask for."""
 
     subprotocol: str = "x-unasked"
     stage: ClassVar[Stage] = Stage.REQUEST
@@ -172,7 +173,7 @@ class AcceptAndClose:
 
 @dataclass(frozen=True, slots=True)
 class CloseWith:
-    """A Close frame with `code` and `reason` after `after_messages` messages of the peer."""
+    """The gateway sends a Close frame after `after_messages` messages of the peer."""
 
     code: int
     after_messages: int = 0
@@ -181,38 +182,38 @@ class CloseWith:
 
     def __post_init__(self) -> None:
         check_wire_code(self.code)
-        check_count("after_messages", self.after_messages)
+        check_count("after_messages", self.after_messages, least=0)
         check_reason(self.reason)
 
 
 @dataclass(frozen=True, slots=True)
 class GoSilent:
-    """After `after_messages` messages the socket stays open and nothing is answered.
+    """After `after_messages` messages the gateway answers nothing, and the socket stays open.
 
-    Not even a ping or a Close; what comes in is read and thrown away.
+    It answers no ping and no Close either. It reads what comes in and throws it away.
     """
 
     after_messages: int = 0
     stage: ClassVar[Stage] = Stage.REQUEST
 
     def __post_init__(self) -> None:
-        check_count("after_messages", self.after_messages)
+        check_count("after_messages", self.after_messages, least=0)
 
 
 @dataclass(frozen=True, slots=True)
 class StopReading:
-    """After `after_messages` messages the socket is read no more, so that the sender blocks."""
+    """After `after_messages` messages the gateway stops reading, so that the sender blocks."""
 
     after_messages: int = 0
     stage: ClassVar[Stage] = Stage.REQUEST
 
     def __post_init__(self) -> None:
-        check_count("after_messages", self.after_messages)
+        check_count("after_messages", self.after_messages, least=0)
 
 
 @dataclass(frozen=True, slots=True)
 class IgnoreClose:
-    """A Close is ignored, and a message is sent every `interval` seconds for ever."""
+    """The gateway ignores a Close, and sends a message every `interval` seconds for ever."""
 
     interval: float = 0.02
     stage: ClassVar[Stage] = Stage.REQUEST
@@ -225,7 +226,7 @@ class IgnoreClose:
 class DropAfter:
     """TCP ends without a Close frame after `messages` messages of the peer.
 
-    By a FIN, or by a RST with `reset`.
+    It ends by a FIN, or with `reset` by a RST.
     """
 
     messages: int = 0
@@ -233,12 +234,12 @@ class DropAfter:
     stage: ClassVar[Stage] = Stage.REQUEST
 
     def __post_init__(self) -> None:
-        check_count("messages", self.messages)
+        check_count("messages", self.messages, least=0)
 
 
 @dataclass(frozen=True, slots=True)
 class IdleTimeout:
-    """A Close frame with `code` and `reason` once the peer has sent no message for `seconds`.
+    """The gateway sends a Close frame when the peer sends no message in the given `seconds`.
 
     The clock starts when the connection opens, or when the fault is injected into it.
     """
@@ -256,7 +257,7 @@ class IdleTimeout:
 
 @dataclass(frozen=True, slots=True)
 class SessionLimit:
-    """A Close frame with `code` and `reason` after `seconds`, however busy the connection is.
+    """The gateway sends a Close frame after the given `seconds`, however busy the connection is.
 
     The clock starts when the connection opens, or when the fault is injected into it.
     """
@@ -276,15 +277,15 @@ class SessionLimit:
 class ConcurrencyLimit:
     """The request is answered with a 429 and a quota body if `limit` websockets are open.
 
-    With fewer open websockets the request is served. `times` counts the refusals; None makes the
-    limit a lasting one.
+    With fewer open websockets the request is served. `times` counts the refusals; with None the
+    limit lasts.
     """
 
     limit: int = 1
     stage: ClassVar[Stage] = Stage.REQUEST
 
     def __post_init__(self) -> None:
-        check_count("limit", self.limit)
+        check_count("limit", self.limit, least=0)
 
 
 OpenFault: TypeAlias = (
@@ -298,7 +299,7 @@ OpenFault: TypeAlias = (
     | IdleTimeout
     | SessionLimit
 )
-"""What can be done to a connection that is open."""
+"""A fault that an open connection can meet."""
 
 Fault: TypeAlias = (
     StallAtAccept
@@ -315,7 +316,7 @@ Fault: TypeAlias = (
     | ConcurrencyLimit
     | OpenFault
 )
-"""Any of the ways in which a gateway can be told to misbehave."""
+"""Any of the ways in which a gateway can misbehave."""
 
 FAULTS: tuple[type[Fault], ...] = (
     StallAtAccept,

@@ -12,9 +12,9 @@ from agent_conn.gateway.faults.kinds import ConcurrencyLimit, Fault, Stage
 
 
 class Injection:
-    """One fault put into a plan, in force until it is used up or withdrawn.
+    """A fault that was injected. It stays in force until it is used up or withdrawn.
 
-    As a context manager it is withdrawn on leaving.
+    It is a context manager: leaving the block withdraws it.
     """
 
     def __init__(
@@ -27,8 +27,12 @@ class Injection:
         """How many connections it has struck."""
         self._withdraw = withdraw
 
+    def __repr__(self) -> str:
+        left = "any number" if self.remaining is None else self.remaining
+        return f"<Injection of {self.fault!r}, {self.struck} struck, {left} to go>"
+
     def withdraw(self) -> None:
-        """Strike no further connection. Idempotent; connections already struck stay so."""
+        """Strike no further connection. Connections that have met the fault keep it. Idempotent."""
         self._withdraw(self)
 
     def __enter__(self) -> Self:
@@ -41,6 +45,19 @@ class Injection:
         traceback: TracebackType | None,
     ) -> None:
         self.withdraw()
+
+
+def check_fault(fault: object) -> None:
+    """Check that `fault` is one.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    if not isinstance(fault, Fault):
+        raise ConfigurationError(
+            "fault must be an instance of one of agent_conn.gateway.FAULTS, "
+            f"got {type(fault).__name__}"
+        )
 
 
 class FaultPlan:
@@ -61,7 +78,7 @@ class FaultPlan:
             ConfigurationError: `times` is below 1.
         """
         if times is not None and times < 1:
-            raise ConfigurationError("times must be at least 1, or None")
+            raise ConfigurationError(f"times must be at least 1 or None, got {times!a:.40}")
         injection = Injection(fault, times, self.withdraw)
         self._line.append(injection)
         return injection

@@ -10,11 +10,13 @@ from agent_conn.gateway.faults.kinds import (
     ConcurrencyLimit,
     DropAfter,
     Fault,
+    GoSilent,
     IdleTimeout,
     Redirect,
     Reject,
     Reset,
     SessionLimit,
+    StopReading,
 )
 
 BEFORE_CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])")
@@ -29,6 +31,8 @@ def kind_in_words(kind: type[Fault]) -> str:
 
 def in_words(fault: Fault) -> str:
     """Return what a fault does, such as ``reject with 429``."""
+    if isinstance(fault, DropAfter):
+        return f"{'reset' if fault.reset else 'drop'}{_after(fault.messages)}"
     return f"{kind_in_words(type(fault))}{_detail(fault)}"
 
 
@@ -37,14 +41,18 @@ def _detail(fault: Fault) -> str:
     match fault:
         case Reject(status=number) | Redirect(status=number) | AcceptAndClose(code=number):
             detail = f" with {number}"
-        case CloseWith(code=number):
-            detail = f" {number}"
+        case CloseWith(code=number, after_messages=count):
+            detail = f" {number}{_after(count)}"
+        case GoSilent(after_messages=count) | StopReading(after_messages=count):
+            detail = _after(count)
         case Reset(phase=phase):
             detail = PHASES[phase]
-        case DropAfter(messages=count):
-            detail = f" {count} message{'' if count == 1 else 's'}"
         case IdleTimeout(seconds=seconds) | SessionLimit(seconds=seconds):
             detail = f" of {seconds:g} s"
         case ConcurrencyLimit(limit=limit):
             detail = f" of {limit}"
     return detail
+
+
+def _after(messages: int) -> str:
+    return f" after {messages} message{'' if messages == 1 else 's'}" if messages else ""

@@ -43,9 +43,9 @@ class Refused(Exception):
 class Access:
     """Decides which requests reach the inspector of a gateway that listens on `host`.
 
-    Without `token` everything that comes over loopback may; a page of another site may not,
-    nor one that had its name rebound to this address. With `token`, only a browser that has
-    shown it once, and then by a cookie that is not the token.
+    Without `token` it serves every request over loopback, but for those of another site's page or
+    of a page whose name was rebound to this address. With `token` it serves a browser that has
+    shown it once and has a cookie since, which is not the token.
 
     Raises:
         ConfigurationError: `host` is not loopback and `allow_remote` or `token` is missing.
@@ -55,10 +55,12 @@ class Access:
         if not is_loopback(host):
             if not allow_remote:
                 raise ConfigurationError(
-                    "inspector: the host is not loopback, which takes allow_remote=True"
+                    f"an inspector on host {host!r} needs allow_remote=True: others reach it"
                 )
             if token is None:
-                raise ConfigurationError("inspector: allow_remote takes a token")
+                raise ConfigurationError(
+                    "an inspector with allow_remote=True on such a host needs a token"
+                )
         self._hosts = HostNames(host)
         self._token = token
         self._guesses = GuessLimit()
@@ -70,10 +72,10 @@ class Access:
         return self._token is not None
 
     def check_host(self, request: web.Request) -> None:
-        """Refuse a Host that is a name of somebody else's (DNS rebinding).
+        """Refuse a request whose Host header names another host (DNS rebinding).
 
         Raises:
-            Refused: it is one.
+            Refused: it names another.
         """
         if not self._hosts.include(request.headers.get(hdrs.HOST, "")):
             raise Refused(403, "the Host header names another host")
@@ -104,7 +106,7 @@ class Access:
             return
         given = request.cookies.get(_cookie_name(request), "")
         if not any(_same(given, session) for session in self._sessions):
-            raise Refused(401, "the inspector needs its token")
+            raise Refused(401, "the inspector needs its token: reload the page and give it")
 
     def admit(self, request: web.Request, token: str, response: web.Response) -> bool:
         """Begin a session on `response` if `token` is right; whether it is.

@@ -21,7 +21,7 @@ MAX_SHOWN = 256
 
 
 class Revision:
-    """Counts the changes in a journal, so that a page can be told what it has not seen."""
+    """Counts the changes in a journal, so that a page gets what it has not seen."""
 
     def __init__(self) -> None:
         self.value: int = 0
@@ -64,7 +64,7 @@ class Entry:
         self.log: MessageLog = MessageLog()
         self.first_message_at: float | None = None
         self.ended_at: float | None = None
-        self.fault: str | None = None
+        self.fault: str | None = None if peer_socket.fault is None else in_words(peer_socket.fault)
         """The last fault that it met, in words."""
         self.peer: str = peer_socket.peer
         self.socket_number: int = peer_socket.number

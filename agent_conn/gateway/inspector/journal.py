@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
@@ -95,6 +96,14 @@ class Journal:
         self._upgrades.leave(entry)
         entry.end()
 
+    def clear(self) -> None:
+        """Forget what has ended, and count anew from what is open."""
+        for entry in [one for one in self._entries.values() if one.ended_at is not None]:
+            self._remove(entry)
+        self._retired = {level: _Usage() for level in AttributionLevel}
+        self.given_up = 0
+        self._revision.advance()
+
     def look(self) -> None:
         """List the sockets that have been without a request for a while."""
         due = asyncio.get_running_loop().time() - BARE_SECONDS
@@ -141,6 +150,7 @@ class Journal:
         """What a page shows of the gateway as a whole."""
         return {
             "now": asyncio.get_running_loop().time(),
+            "clock": time.time(),
             "levels": self.usage(),
             "kept": len(self._entries),
             "givenUp": self.given_up,

@@ -1,7 +1,7 @@
 """The inspector's server-sent events: what changed since a page last looked, a few times a second.
 
 Nothing is queued for a page. Each look asks the journal for what changed since the last write
-was done, so that a slow page gets fewer and fuller events, and holds nobody up.
+was done, so that a slow page gets fewer and fuller events, and delays nothing else.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from aiohttp import web
 from agent_conn.gateway.inspector.journal import Journal
 
 LOOK_SECONDS = 0.2
-"""Between two looks; a page is told five times a second at most."""
+"""Seconds between two looks, so that a page gets at most five updates a second."""
 ROWS_AT_ONCE = 100
 """Rows in one event, so that writing it as JSON never holds the loop up for long."""
 KEEP_ALIVE_LOOKS = 50
@@ -51,6 +51,8 @@ class Stream:
                     await closing.wait()
             except TimeoutError:
                 continue
+        if closing.is_set() and request.transport is not None:
+            await response.write(_event("goodbye", {}))
 
     async def _look(self) -> AsyncIterator[bytes]:
         journal = self._journal

@@ -41,7 +41,7 @@ class Acceptor:
     def accept(self, sock: socket.socket, peer: str) -> None:
         """Take over a socket that was just accepted."""
         entry = self._sockets.add(sock, peer, asyncio.get_running_loop().time())
-        fault = self._plan.take(Stage.ACCEPT)
+        fault = entry.fault = self._plan.take(Stage.ACCEPT)
         if isinstance(fault, Reset) and fault.phase == "accept":
             entry.reset()
             self._sockets.remove(entry)
@@ -100,10 +100,9 @@ class Acceptor:
                 ssl_shutdown_timeout=TLS_SHUTDOWN_SECONDS if self._context else None,
             )
         except OSError as failure:
-            log.debug(
-                "gateway.tls_failed",
-                extra={"socket": entry.number, "error": type(failure).__name__},
-            )
+            kind = type(failure).__name__
+            extra = {"socket": entry.number, "error": kind}
+            log.debug("gateway.tls_failed: socket %d, %s", entry.number, kind, extra=extra)
         finally:
             if entry.transport is None:
                 await self._until_closed(entry)

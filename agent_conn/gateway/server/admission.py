@@ -1,4 +1,4 @@
-"""Who is let in: by the name that a request uses for the gateway, and by its token."""
+"""Decides whom to let in, by a request's Host header and by its token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gateway: a real inference gateway on this machine, which can be told to misbehave."""
+"""The gateway: a real inference gateway on this machine, which misbehaves on demand."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import Self
 from aiohttp import web
 
 from agent_conn._identity import DEFAULT_HEADER_NAMES, HeaderNames
-from agent_conn.errors import ConfigurationError, StateError
+from agent_conn._usage import Usage, UsageMeter
+from agent_conn.errors import StateError
 from agent_conn.gateway.faults.kinds import Fault, StallAtAccept
-from agent_conn.gateway.faults.plan import FaultPlan, Injection
+from agent_conn.gateway.faults.plan import FaultPlan, Injection, check_fault
 from agent_conn.gateway.inspector.pages import Inspector, InspectorPages
 from agent_conn.gateway.server.acceptor import Acceptor
 from agent_conn.gateway.server.admission import Admission
@@ -54,28 +55,28 @@ class Gateway:
     other services are answered 501.
 
     Args:
-        engine: Who hears and speaks; it stays its owner's to close. Default: a scripted one.
-        chat_replies: The answers of a chat, in turn; without any it repeats the user.
-        end_of_turn: The probability of every prediction that a turn has ended, 0 to 1.
-        interruption: The probability that speech over the agent is an interruption, 0 to 1.
-        host: What to listen on.
+        engine: The speech engine, which you close yourself. Default: a `ScriptedEngine`.
+        chat_replies: The answers that a chat gives in turn. Default: what the user said.
+        end_of_turn: What every end-of-turn prediction reports, a probability from 0 to 1.
+        interruption: What every interruption prediction reports, a probability from 0 to 1.
+        host: The address to listen on.
         port: The port; 0 takes a free one.
-        tls: Serve TLS, with an authority made for this gateway; see `client_ssl`.
-        token: The gateway opens to this token alone.
-        api_key: It opens to inference tokens of this key and `api_secret`; without these and
-            `token`, to anyone.
+        tls: Serve TLS with a certificate made for this gateway. Clients use `client_ssl`.
+        token: Accept this bearer token alone.
+        api_key: Accept inference tokens of this key and `api_secret`. Without these and
+            `token`, accept everyone.
         api_secret: The secret of `api_key`.
         check_host: Refuse requests whose Host header does not name this machine.
         header_names: The headers that carry ids.
-        shown_headers: Headers that are recorded by value; of those that are not known to be
-            harmless the name alone is.
-        heartbeat: Seconds between pings of the gateway's own; None for none.
-        request_timeout: Seconds after which a connection without a whole request is closed,
-            and an idle one after its answer; None for an hour.
-        max_msg_size: Bytes of a websocket's message, and of a request's body.
-        keep_handshakes: How many requests `handshakes` holds; None for as many as fit into
-            24 MiB, which is also the limit of any other number.
-        inspector: Serve a page that shows the connections.
+        shown_headers: Headers to record with their values. Of a header that is not known to be
+            harmless, only the name is recorded.
+        heartbeat: Seconds between the gateway's own pings; None sends none.
+        request_timeout: Seconds after which the gateway closes a connection that has not sent a
+            whole request, or that is idle after its answer; None waits for an hour.
+        max_msg_size: The largest websocket message and request body, in bytes.
+        keep_handshakes: How many requests `handshakes` keeps; None keeps as many as fit into
+            24 MiB, which limits every number.
+        inspector: Serve a page that shows the connections and injects faults.
 
     Raises:
         ConfigurationError: an argument is wrong.
@@ -124,11 +125,13 @@ class Gateway:
         )
         bearer = BearerCheck(token, api_key, api_secret)
         self._services = _make_services(engine, chat_replies, end_of_turn, interruption)
-        self._changes, self._plan = Changes(), FaultPlan()
+        self._changes, self._plan, self._usage = Changes(), FaultPlan(), UsageMeter()
         self._stalls: list[Injection] = []
         self._pages = None
         if inspector is not None:
-            self._pages = InspectorPages(inspector, host, self.inject, needs_token=bearer.needed)
+            self._pages = InspectorPages(
+                inspector, host, self.inject, self._usage, needs_token=bearer.needed
+            )
         self._handler = RequestHandler(
             self._settings,
             self._services,
@@ -136,6 +139,7 @@ class Gateway:
             Redaction(header_names, shown_headers),
             self._plan,
             self._changes,
+            self._usage,
             None if self._pages is None else self._pages.journal,
         )
         self._sockets = self._handler.sockets
@@ -149,7 +153,7 @@ class Gateway:
             OSError: the address cannot be bound.
         """
         if self._runner is not None or self._port is not None:
-            raise StateError("a gateway is started once")
+            raise StateError("a Gateway starts once; make a new one")
         self._runner = self._make_runner()
         try:
             if self._settings.tls:
@@ -174,7 +178,8 @@ class Gateway:
         except BaseException:
             await self.aclose()
             raise
-        log.info("gateway.started", extra={"host": self.host, "port": self._port})
+        where = {"host": self.host, "port": self._port}
+        log.info("gateway.started: %s, port %s", *where.values(), extra=where)
 
     async def aclose(self) -> None:
         """Close every connection and stop, within about a second whatever the peers do.
@@ -185,7 +190,7 @@ class Gateway:
             self._listener.close()
         self._plan.clear()
         if self._pages is not None:
-            self._pages.close()
+            await self._pages.aclose()
         await self._say_goodbye()
         if self._acceptor is not None:
             await self._acceptor.aclose()
@@ -193,7 +198,8 @@ class Gateway:
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
-            log.info("gateway.closed", extra={"accepted": self.accepted})
+            accepted = self.accepted
+            log.info("gateway.closed: %d sockets accepted", accepted, extra={"accepted": accepted})
         await self._until_sockets_closed()
 
     async def __aenter__(self) -> Self:
@@ -208,9 +214,16 @@ class Gateway:
     ) -> None:
         await self.aclose()
 
+    def __repr__(self) -> str:
+        if self._port is None:
+            return "<Gateway, not started>"
+        if self._runner is None:
+            return f"<Gateway {self.base_url}, closed>"
+        return f"<Gateway {self.base_url}, {len(self.connections)} open>"
+
     @property
     def host(self) -> str:
-        """What it was told to listen on."""
+        """The address that was given to listen on."""
         return self._settings.host
 
     @property
@@ -221,12 +234,12 @@ class Gateway:
             StateError: the gateway was not started.
         """
         if self._port is None:
-            raise StateError("the gateway was not started")
+            raise StateError("the gateway must be started first: use async with, or await start()")
         return self._port
 
     @property
     def base_url(self) -> str:
-        """What LiveKit's clients take as `base_url`: ``http(s)://host:port/v1``."""
+        """The `base_url` for LiveKit's clients: ``http(s)://host:port/v1``."""
         return f"{'https' if self._settings.tls else 'http'}://{self._authority()}/v1"
 
     @property
@@ -237,7 +250,7 @@ class Gateway:
             StateError: the gateway was made without an inspector, or not started.
         """
         if self._pages is None:
-            raise StateError("the gateway was made without an inspector")
+            raise StateError("the gateway has no inspector: make it with inspector=Inspector()")
         return f"{'https' if self._settings.tls else 'http'}://{self._authority()}/"
 
     def url(self, path: str = "/v1/stt") -> str:
@@ -246,7 +259,7 @@ class Gateway:
 
     @property
     def engine(self) -> SpeechEngine:
-        """Who hears and speaks; another one serves the sessions that begin after it was set."""
+        """The speech engine. Setting another affects the sessions that begin after that."""
         return self._services.engine
 
     @engine.setter
@@ -273,36 +286,41 @@ class Gateway:
         """How many TCP connections were accepted so far."""
         return self._sockets.accepted
 
-    def inject(self, fault: Fault, times: int | None = 1) -> Injection:
-        """Have the next `times` connections meet `fault`; None is until it is withdrawn.
+    @property
+    def usage(self) -> tuple[Usage, ...]:
+        """What each caller has used of `/v1/stt` and `/v1/tts` so far, by the ids it sent."""
+        return self._usage.usage
 
-        Faults queue up and strike in the order of injection; see `FaultPlan`.
+    def inject(self, fault: Fault, times: int | None = 1) -> Injection:
+        """Apply `fault` to the next `times` connections; None applies it until it is withdrawn.
+
+        Faults wait in a queue and only its first is ever applied: one that strikes before a request
+        to the next TCP connection, any other to the next request.
 
         Raises:
-            ConfigurationError: `fault` is no fault, or `times` below 1.
-            StateError: `StallAtAccept`, and the gateway does not listen.
+            ConfigurationError: `fault` is not one of `FAULTS`, or `times` is below 1.
+            StateError: `fault` is `StallAtAccept`, and the gateway does not run.
         """
-        if not isinstance(fault, Fault):
-            raise ConfigurationError("fault must be one of agent_conn.gateway.FAULTS")
+        check_fault(fault)
         if not isinstance(fault, StallAtAccept):
             return self._plan.add(fault, times)
         if self._listener is None or self._runner is None:
-            raise StateError("StallAtAccept needs a gateway that listens")
+            raise StateError("StallAtAccept needs a running gateway: start it first")
         injection = Injection(fault, None, self._withdraw_stall)
         self._stalls.append(injection)
         self._listener.stall()
         return injection
 
     def withdraw_faults(self) -> None:
-        """Withdraw every injection; connections already struck stay so."""
+        """Withdraw every injection. Connections that have met a fault keep it."""
         self._plan.clear()
         for injection in tuple(self._stalls):
             injection.withdraw()
 
     async def wait_until(self, predicate: Callable[[], bool], timeout: float = 5.0) -> None:
-        """Return once `predicate` is true; it is asked again at every change in the gateway.
+        """Wait until `predicate()` is true.
 
-        Accepts, requests, openings, messages received and closes are changes.
+        It is called again after every accept, request, opening, received message and close.
 
         Raises:
             TimeoutError: it is still false after `timeout` seconds.
@@ -312,7 +330,7 @@ class Gateway:
         )
 
     async def wait_idle(self, timeout: float = 5.0) -> None:
-        """Return once no socket is open.
+        """Wait until no socket is open.
 
         Raises:
             TimeoutError: some still are after `timeout` seconds; the text names them.
@@ -365,7 +383,8 @@ class Gateway:
         try:
             await self.wait_idle(CLOSE_SECONDS)
         except TimeoutError:
-            log.warning("gateway.sockets_left", extra={"sockets": self._sockets.describe()})
+            left = self._sockets.describe()
+            log.warning("gateway.sockets_left: %s", left, extra={"sockets": left})
 
 
 def _make_services(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import uuid
 from http import HTTPStatus
 
 from aiohttp import hdrs, web
 
+from agent_conn._usage import UsageMeter
 from agent_conn.gateway.faults.answers import answer_badly, unasked_headers
 from agent_conn.gateway.faults.kinds import Fault, OpenFault, Stage
 from agent_conn.gateway.faults.plan import FaultPlan
@@ -22,6 +22,7 @@ from agent_conn.gateway.server.handshakes import (
     read_identity,
 )
 from agent_conn.gateway.server.redaction import Redaction, shown_subprotocols
+from agent_conn.gateway.server.request_log import log_answer, log_closed, log_opened
 from agent_conn.gateway.server.settings import ServerSettings
 from agent_conn.gateway.server.sockets import Changes, PeerSocket, SocketTable
 from agent_conn.gateway.sessions.connection import Connection
@@ -30,8 +31,6 @@ from agent_conn.gateway.sessions.services import NOT_IMPLEMENTED, WEBSOCKETS, Se
 CLOSE_SECONDS = 1.0
 CANCELS = 2
 HANDSHAKE: web.RequestKey[Handshake] = web.RequestKey("handshake", Handshake)
-
-log: logging.Logger = logging.getLogger("agent_conn.gateway")
 
 
 class RequestHandler:
@@ -45,6 +44,7 @@ class RequestHandler:
         redaction: Redaction,
         plan: FaultPlan,
         changes: Changes,
+        usage: UsageMeter,
         journal: Journal | None,
     ) -> None:
         self.handshakes: RecentHandshakes = RecentHandshakes(settings.keep_handshakes)
@@ -56,8 +56,10 @@ class RequestHandler:
         self._redaction = redaction
         self._plan = plan
         self._changes = changes
+        self._usage = usage
         self._journal = journal
         self._tasks: set[asyncio.Task[object]] = set()
+        self._requests = 0
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request, and serve the websocket that comes of it."""
@@ -103,6 +105,7 @@ class RequestHandler:
         if self._journal is None:
             return await self._respond(request, transport, peer_socket, handshake, None)
         entry = self._journal.request(handshake, peer_socket)
+        handshake.number = entry.number
         try:
             return await self._respond(request, transport, peer_socket, handshake, entry)
         finally:
@@ -132,13 +135,16 @@ class RequestHandler:
             response = await self._services.answer(request, peer_socket, handshake, fault)
         if response is not None:
             handshake.answer(response.status, asyncio.get_running_loop().time())
-            _log_answer(handshake)
+            log_answer(handshake)
             return response
         return await self._open(request, transport, peer_socket, handshake, fault, entry)
 
     def _record(self, request: web.Request, peer_socket: PeerSocket) -> Handshake:
         asked = request.headers.get(hdrs.SEC_WEBSOCKET_PROTOCOL, "")
+        self._requests += 1
         handshake = Handshake(
+            number=self._requests,
+            method=request.method,
             path=request.path,
             model=request.query.get("model"),
             headers=self._redaction.headers(request.headers),
@@ -168,7 +174,11 @@ class RequestHandler:
                 handshake, HTTPStatus.NOT_IMPLEMENTED, "this gateway does not have this service"
             )
         if request.path in WEBSOCKETS and not web.WebSocketResponse().can_prepare(request):
-            response = refuse(handshake, HTTPStatus.UPGRADE_REQUIRED, "a websocket is served here")
+            response = refuse(
+                handshake,
+                HTTPStatus.UPGRADE_REQUIRED,
+                "this path serves a websocket: send Upgrade: websocket",
+            )
             response.headers[hdrs.UPGRADE] = "websocket"
             return response
         return None
@@ -191,14 +201,17 @@ class RequestHandler:
         )
         ws.headers.update(unasked_headers(fault))
         await ws.prepare(request)
-        handshake.answer(HTTPStatus.SWITCHING_PROTOCOLS, asyncio.get_running_loop().time())
+        opened_at = asyncio.get_running_loop().time()
+        handshake.answer(HTTPStatus.SWITCHING_PROTOCOLS, opened_at)
         peer_socket.phase = "websocket"
-        connection = Connection(ws, transport, peer_socket, handshake, self._changes, entry)
+        connection = Connection(
+            ws, transport, peer_socket, handshake, self._changes, self._usage, entry
+        )
         self.connections.append(connection)
         if entry is not None and self._journal is not None:
             self._journal.opened(entry, connection)
         self._changes.notify()
-        log.info("gateway.connection_opened", extra=_facts(handshake))
+        log_opened(handshake)
         try:
             if isinstance(fault, OpenFault):
                 await connection.begin_with(fault)
@@ -206,41 +219,6 @@ class RequestHandler:
             await self._services.serve(connection, session_id)
         finally:
             self.connections.remove(connection)
-            log.info("gateway.connection_closed", extra=_end_of(connection))
+            log_closed(connection, asyncio.get_running_loop().time() - opened_at)
             await connection.aclose()
         return ws
-
-
-def _log_answer(handshake: Handshake) -> None:
-    if handshake.status == HTTPStatus.NOT_IMPLEMENTED:
-        log.warning("gateway.not_implemented", extra=_facts(handshake))
-    else:
-        log.info("gateway.request_answered", extra=_facts(handshake))
-
-
-def _facts(handshake: Handshake) -> dict[str, object]:
-    return {
-        "socket": handshake.socket_number,
-        "path": handshake.path,
-        "model": handshake.model,
-        "status": handshake.status,
-        "reason": handshake.reason,
-        "attribution": handshake.level.name,
-        "job_id": handshake.identity.job_id,
-        "room_id": handshake.identity.room_id,
-        "agent_id": handshake.identity.agent_id,
-        "session_id": handshake.session_id,
-        "request_id": handshake.request_id,
-    }
-
-
-def _end_of(connection: Connection) -> dict[str, object]:
-    opened_at = connection.handshake.answered_at or 0.0
-    return _facts(connection.handshake) | {
-        "close_code": connection.close_code,
-        "seconds": asyncio.get_running_loop().time() - opened_at,
-        "messages_received": connection.messages_received,
-        "messages_sent": connection.messages_sent,
-        "bytes_received": connection.bytes_received,
-        "bytes_sent": connection.bytes_sent,
-    }

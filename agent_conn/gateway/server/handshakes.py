@@ -26,12 +26,16 @@ class Handshake:
     Times are seconds of the event loop's clock (`loop.time()`), None where not reached.
     """
 
+    number: int
+    """Names the request in the log, on the terminal and in the inspector; counted from 1."""
+    method: str
+    """The HTTP method."""
     path: str
     """The path without its query."""
     model: str | None
     """The `model` of the query."""
     headers: CIMultiDict[str]
-    """The request's headers, by name in any case; a value that is not known as harmless is
+    """The request's headers. Names ignore case; a value that is not known to be harmless is
     `<redacted>`."""
     identity: AgentIdentity
     session_id: str | None
@@ -46,13 +50,13 @@ class Handshake:
     request_at: float
     """When the request's head had been read."""
     subprotocols: tuple[str, ...] = ()
-    """The subprotocols that were asked for; one that may be a token is `<redacted>`."""
+    """The subprotocols that the client asked for; one that may be a token is `<redacted>`."""
     status: int | None = field(default=None)
     """The HTTP status that was answered; None while or where none was."""
     answered_at: float | None = field(default=None)
     """When the answer was sent."""
     reason: str | None = field(default=None)
-    """Why the gateway refused; None where it did not, or where a fault answered."""
+    """Why the gateway refused; None where it did not refuse, or where a fault answered."""
 
     @property
     def level(self) -> AttributionLevel:

@@ -14,8 +14,9 @@ def _tell_without_bytes(record: logging.LogRecord) -> bool:
     if not isinstance(error, HttpProcessingError):
         return True
     # Its text quotes the line that could not be read, which may be a credential's.
-    record.msg, record.args, record.exc_info = "gateway.bad_request", (), None
-    record.error = type(error).__name__
+    kind = record.error = type(error).__name__
+    record.msg, record.args = "gateway.bad_request: %s", (kind,)
+    record.exc_info = None
     record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
     return http_logger.isEnabledFor(logging.INFO)
 

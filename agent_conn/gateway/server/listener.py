@@ -133,7 +133,7 @@ class Listener:
 
     def _wait_for_descriptors(self, failure: OSError) -> None:
         code = errno.errorcode.get(failure.errno or 0, "unknown")
-        log.warning("gateway.accept_failed", extra={"error": code})
+        log.warning("gateway.accept_failed: %s", code, extra={"error": code})
         # The pending connect keeps the socket readable: without a pause the loop would spin.
         self._pause()
         self._timer = asyncio.get_running_loop().call_later(EXHAUSTED_PAUSE, self._resume)

@@ -8,6 +8,8 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Protocol, cast
 
+from agent_conn.gateway.faults.kinds import Fault
+
 LINGER_AND_RESET = struct.pack("ii", 1, 0)
 
 
@@ -53,6 +55,8 @@ class PeerSocket:
         self.accepted_at = accepted_at
         self.secured_at: float | None = None
         self.phase = "accepted"
+        self.fault: Fault | None = None
+        """The fault that it met before any request."""
         self.transport: asyncio.Transport | None = None
         self.closed: asyncio.Event = asyncio.Event()
         self._silence: asyncio.TimerHandle | None = None
@@ -94,7 +98,7 @@ class PeerSocket:
 
 
 class SocketObserver(Protocol):
-    """Is told of every socket's two ends."""
+    """Watches the accept and the close of every socket."""
 
     def accepted(self, peer_socket: PeerSocket) -> None:
         """It was accepted."""

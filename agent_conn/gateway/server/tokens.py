@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
@@ -15,6 +15,17 @@ from agent_conn.errors import ConfigurationError
 ALGORITHM = "HS256"
 LEEWAY_SECONDS = 60
 """How far the clocks of the two sides may differ, as in LiveKit's own verifier."""
+
+REASONS: Mapping[str, str] = {
+    "DecodeError": "it is not a JWT",
+    "ExpiredSignatureError": "it has expired",
+    "ImmatureSignatureError": "it is not valid yet",
+    "InvalidAlgorithmError": "it must be signed by HS256",
+    "InvalidIssuerError": "it was issued for another API key",
+    "InvalidSignatureError": "it was signed with another API secret",
+    "MissingRequiredClaimError": "it lacks the issuer or the expiry",
+}
+"""What PyJWT's errors mean, by their names."""
 
 
 class InvalidToken(Exception):
@@ -57,7 +68,7 @@ def verify_token(token: str, api_key: str, api_secret: str) -> None:
     jwt = _jwt()
     if not token.isascii():
         # PyJWT fails on what cannot be encoded, such as bytes of a header that are no UTF-8.
-        raise InvalidToken("token refused: not ASCII")
+        raise InvalidToken("token refused: it must be ASCII")
     try:
         with _any_secret_length():
             claims = jwt.decode(
@@ -71,10 +82,11 @@ def verify_token(token: str, api_key: str, api_secret: str) -> None:
     except jwt.InvalidTokenError as refused:
         wrong = WrongToken if isinstance(refused, jwt.InvalidSignatureError) else InvalidToken
         # PyJWT's texts may quote a claim.
-        raise wrong(f"token refused: {type(refused).__name__}") from None
+        name = type(refused).__name__
+        raise wrong(f"token refused: {REASONS.get(name, name)}") from None
     grants = claims.get("inference")
     if not isinstance(grants, dict) or grants.get("perform") is not True:
-        raise InvalidToken("token refused: no inference grant")
+        raise InvalidToken("token refused: it lacks the inference grant")
 
 
 @contextmanager
@@ -88,8 +100,8 @@ def _any_secret_length() -> Iterator[None]:
 class BearerCheck:
     """Decides whether a request's Authorization header opens the gateway.
 
-    With `token`, that very token; with `api_key` and `api_secret`, any valid inference token
-    of theirs; with neither, anything.
+    With `token` only that token opens it, with `api_key` and `api_secret` any valid inference
+    token of theirs. With neither, everything opens it.
 
     Raises:
         ConfigurationError: both ways are given, or only half of the second.
@@ -102,7 +114,7 @@ class BearerCheck:
         if (api_key is None) is not (api_secret is None):
             raise ConfigurationError("api_key and api_secret must be given together")
         if token is not None and api_key is not None:
-            raise ConfigurationError("token excludes api_key and api_secret")
+            raise ConfigurationError("give either token, or api_key and api_secret; got both")
         if api_key is not None:
             _jwt()
         self._token = token
@@ -128,7 +140,7 @@ class BearerCheck:
         if self._token is not None:
             given, expected = credential.strip(), self._token
             if not hmac.compare_digest(_bytes(given), _bytes(expected)):
-                raise WrongToken("token refused")
+                raise WrongToken("token refused: it is not the one that opens this gateway")
         elif self._api_key is not None and self._api_secret is not None:
             verify_token(credential.strip(), self._api_key, self._api_secret)
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from aiohttp import WSMessage, WSMsgType, web
 
 from agent_conn._identity import AttributionLevel
+from agent_conn._usage import UsageMeter
 from agent_conn.errors import ConfigurationError
 from agent_conn.gateway.faults.checks import UNSENDABLE_CODES, check_close_code, check_reason
 from agent_conn.gateway.faults.kinds import (
@@ -57,6 +58,7 @@ class Connection:
         peer_socket: PeerSocket,
         handshake: Handshake,
         changes: Changes,
+        usage: UsageMeter,
         watcher: MessageWatcher | None = None,
     ) -> None:
         self.handshake = handshake
@@ -72,6 +74,7 @@ class Connection:
         self._transport = transport
         self._socket = peer_socket
         self._changes = changes
+        self._usage = usage
         self._watcher = watcher
         self._armed: tuple[int, OpenFault] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -148,22 +151,31 @@ class Connection:
                 await self._end(message)
                 return None
 
-    async def send_json(self, message: Mapping[str, Any]) -> None:
-        """Send a message as JSON text, unless the connection went silent.
+    def count(self, *, audio_in: float = 0.0, characters: int = 0, audio_out: float = 0.0) -> None:
+        """Count what the caller has used; audio in seconds."""
+        self._usage.add(
+            self.handshake.identity,
+            audio_in=audio_in,
+            characters=characters,
+            audio_out=audio_out,
+        )
+
+    async def send_json(self, message: Mapping[str, Any]) -> bool:
+        """Send a message as JSON text, unless the connection went silent; whether it was sent.
 
         Raises:
             ConnectionError: the peer is gone.
         """
-        await self.send(to_json(message))
+        return await self.send(to_json(message))
 
-    async def send(self, data: str | bytes) -> None:
-        """Send one text or binary message, unless the connection went silent.
+    async def send(self, data: str | bytes) -> bool:
+        """Send one text or binary message, unless the connection went silent; whether it was sent.
 
         Raises:
             ConnectionError: the peer is gone.
         """
         if self._silent:
-            return
+            return False
         if isinstance(data, str):
             await self._ws.send_str(data)
         else:
@@ -173,6 +185,7 @@ class Connection:
         self.bytes_sent += size
         if self._watcher is not None:
             self._watcher.sent(data, size)
+        return True
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close with a Close frame, unless a fault keeps the connection open.

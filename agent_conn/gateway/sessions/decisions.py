@@ -52,7 +52,7 @@ def _parse(body: bytes) -> JsonObject:
 
 def _decide(name: str, question: object) -> JsonObject:
     if not isinstance(question, dict):
-        raise ProtocolError(f"question {name!r:.40} must be an object")
+        raise ProtocolError(f"question {name!a:.40} must be an object")
     criteria = question.get("criteria")
     match question.get("type"):
         case "noul":
@@ -73,7 +73,7 @@ def _decide(name: str, question: object) -> JsonObject:
                 "legend": criteria,
                 "confidence": 1.0,
             }
-    raise ProtocolError(f"question {name!r:.40} must be a noul, or a choice or score with criteria")
+    raise ProtocolError(f"question {name!a:.40} must be a noul, or a choice or score with criteria")
 
 
 def _error(status: HTTPStatus, message: str) -> web.Response:

@@ -279,6 +279,11 @@ def chunk_bytes(sample_rate: int) -> int:
     return round(sample_rate * CHUNK_SECONDS) * BYTES_PER_SAMPLE
 
 
+def seconds_of(pcm: bytes, sample_rate: int) -> float:
+    """Return how long pcm at `sample_rate` hertz sounds."""
+    return len(pcm) / BYTES_PER_SAMPLE / sample_rate
+
+
 def split_audio(pcm: bytes, sample_rate: int) -> list[bytes]:
     """Cut pcm into chunks of 50 ms; the last may be shorter."""
     size = chunk_bytes(sample_rate)

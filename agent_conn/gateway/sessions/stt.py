@@ -23,6 +23,7 @@ from agent_conn.gateway.sessions.protocol import (
     SttCreate,
     error,
     parse_client_message,
+    seconds_of,
     session_closed,
     session_created,
     session_finalized,
@@ -102,6 +103,8 @@ class SttSession:
                 self._created = message
                 await self._connection.send_json(session_created(self._session_id))
             case InputAudio(pcm=pcm):
+                rate = self._require_session().sample_rate
+                self._connection.count(audio_in=seconds_of(pcm, rate))
                 await self._send_transcripts(await self._listen().feed(pcm))
             case SessionFinalize():
                 await self._send_transcripts(await self._listen().finalize())
@@ -116,24 +119,25 @@ class SttSession:
                 return False
         return True
 
-    def _listen(self) -> Recognizer:
+    def _require_session(self) -> SttCreate:
         if self._created is None:
             raise ProtocolError("session.create must come first")
+        return self._created
+
+    def _listen(self) -> Recognizer:
+        session = self._require_session()
         if self._recognizer is None:
-            self._recognizer = self._engine.recognizer(
-                self._created.sample_rate, self._created.language
-            )
+            self._recognizer = self._engine.recognizer(session.sample_rate, session.language)
         return self._recognizer
 
     async def _change_language(self, language: str | None) -> None:
-        if self._created is None:
-            raise ProtocolError("session.create must come first")
-        if language is None or language == self._created.language:
+        session = self._require_session()
+        if language is None or language == session.language:
             return
         if self._recognizer is not None:
             await self._send_transcripts(await self._recognizer.finalize())
         await self._release()
-        self._created = SttCreate(self._created.sample_rate, language, self._created.model)
+        self._created = SttCreate(session.sample_rate, language, session.model)
 
     async def _send_transcripts(self, transcripts: Iterable[Transcript]) -> None:
         for transcript in transcripts:

@@ -22,6 +22,7 @@ from agent_conn.gateway.sessions.protocol import (
     output_alignment,
     output_audio,
     parse_client_message,
+    seconds_of,
     session_closed,
     session_created,
     split_audio,
@@ -79,6 +80,7 @@ class TtsSession:
             case InputTranscript(text=text):
                 self._require_session()
                 self._texts.append(text)
+                self._connection.count(characters=len(text))
             case SessionFlush():
                 self._require_session()
                 self._flushed.put_nowait("".join(self._texts))
@@ -111,12 +113,16 @@ class TtsSession:
             async with aclosing(speech):
                 async for piece in speech:
                     for chunk in split_audio(piece.pcm, session.sample_rate):
-                        await self._connection.send_json(output_audio(chunk, self._session_id))
+                        await self._send_audio(chunk, session.sample_rate)
                     if piece.words:
                         await self._connection.send_json(
                             output_alignment(piece.words, self._session_id)
                         )
         await self._connection.send_json(done(self._session_id))
+
+    async def _send_audio(self, pcm: bytes, sample_rate: int) -> None:
+        if await self._connection.send_json(output_audio(pcm, self._session_id)):
+            self._connection.count(audio_out=seconds_of(pcm, sample_rate))
 
     async def _send_error(self, text: str, code: int) -> None:
         await self._connection.send_json(error(text, code, self._session_id))

@@ -82,7 +82,7 @@ class Espeak:
             AUDIO_OUTPUT_SYNCHRONOUS, 0, data_path, INITIALIZE_DONT_EXIT
         )
         if self.sample_rate <= 0:
-            raise SpeechFailed("espeak-ng does not start")
+            raise SpeechFailed("espeak-ng could not start")
         self._pcm = bytearray()
         self._marks: list[tuple[int, int, float]] = []
         # The library keeps a pointer to it.
@@ -98,7 +98,7 @@ class Espeak:
         self._pcm.clear()
         self._marks.clear()
         if self._library.espeak_SetVoiceByName(voice.name.encode()):
-            raise SpeechFailed("espeak-ng has no such voice")
+            raise SpeechFailed("espeak-ng does not have this voice: see espeak-ng --voices")
         self._library.espeak_SetParameter(PARAMETER_RATE, voice.words_per_minute, 0)
         self._library.espeak_SetParameter(PARAMETER_PITCH, voice.pitch, 0)
         encoded = text.replace("\0", " ").encode("utf-8", "replace") + b"\0"

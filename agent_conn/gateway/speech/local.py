@@ -9,7 +9,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from agent_conn.errors import ConfigurationError
+from agent_conn._checks import check_count
 from agent_conn.gateway.speech.engine import SpokenAudio, Word
 from agent_conn.gateway.speech.espeak import Voice, speak
 from agent_conn.gateway.speech.resample import resample
@@ -27,8 +27,8 @@ class LocalSpeech:
     Each recognition runs in a process of its own, so that the event loop stays free;
     `warm_recognizers` idle ones are kept. `voice` is espeak's voice, such as ``en-us`` or
     ``en-us+f3``, with its speed and pitch. Close it after the gateway, or use it as a context
-    manager. Needs ``agent-conn[speech]``; what is missing is told on first use, by
-    `SpeechUnavailable`.
+    manager. Needs ``agent-conn[speech]``; the first use raises
+    `SpeechUnavailable` where a package is missing.
 
     Raises:
         ConfigurationError: `warm_recognizers` is negative or `threads` below 1.
@@ -37,10 +37,8 @@ class LocalSpeech:
     def __init__(
         self, *, voice: Voice = DEFAULT_VOICE, warm_recognizers: int = 2, threads: int = 8
     ) -> None:
-        if warm_recognizers < 0:
-            raise ConfigurationError("warm_recognizers must not be negative")
-        if threads < 1:
-            raise ConfigurationError("threads must be at least 1")
+        check_count("warm_recognizers", warm_recognizers, least=0)
+        check_count("threads", threads)
         self._voice = voice
         self._pool = SphinxPool(warm_recognizers)
         self._threads = EngineThreads(threads)

@@ -20,7 +20,9 @@ class Resampler:
 
     def __init__(self, source_rate: int, target_rate: int) -> None:
         if source_rate <= 0 or target_rate <= 0:
-            raise ValueError("source_rate and target_rate must be positive")
+            raise ValueError(
+                f"source_rate and target_rate must be positive, got {source_rate} and {target_rate}"
+            )
         divisor = gcd(source_rate, target_rate)
         self._up = target_rate // divisor
         self._down = source_rate // divisor

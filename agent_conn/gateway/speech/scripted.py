@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from functools import lru_cache
 from math import pi, sin
 
+from agent_conn._checks import check_count
 from agent_conn.errors import ConfigurationError
 from agent_conn.gateway.speech.engine import SpokenAudio, Transcript, Word
 from agent_conn.gateway.speech.resample import encode_samples
@@ -36,9 +37,8 @@ class ScriptedEngine:
         language: str = "en",
     ) -> None:
         if not transcripts:
-            raise ConfigurationError("transcripts is empty")
-        if interim_bytes <= 0:
-            raise ConfigurationError("interim_bytes must be positive")
+            raise ConfigurationError("transcripts must have at least one text, got none")
+        check_count("interim_bytes", interim_bytes)
         self._transcripts = tuple(transcripts)
         self._audio = audio
         self._interim_bytes = interim_bytes
@@ -62,7 +62,7 @@ class ScriptedEngine:
 
 
 class ScriptedRecognizer:
-    """The recogniser of a `ScriptedEngine`; it counts bytes and hears what it was told to."""
+    """The recogniser of a `ScriptedEngine`; it counts bytes and hears the script."""
 
     def __init__(
         self, transcripts: tuple[str, ...], sample_rate: int, interim_bytes: int, language: str

@@ -46,7 +46,7 @@ class SphinxProcess:
             try:
                 return self._exchange(operation, payload)
             except (OSError, ValueError) as failure:
-                raise SpeechFailed("the recogniser's process ended") from failure
+                raise SpeechFailed("the recogniser's process ended unexpectedly") from failure
 
     def kill(self) -> None:
         """End the process at once, whatever it is doing, and reap it. Idempotent."""
@@ -89,12 +89,13 @@ class SphinxPool:
         """
         if find_spec("pocketsphinx") is None:
             raise SpeechUnavailable(
-                "recognition needs pocketsphinx: pip install 'agent-conn[speech]'",
+                "recognition needs pocketsphinx, which has no wheel for Python 3.14 yet: "
+                "pip install 'agent-conn[speech]' on an older one",
                 name="pocketsphinx",
             )
         with self._lock:
             if self._closed:
-                raise SpeechFailed("the speech engine is closed")
+                raise SpeechFailed("the speech engine is closed; make a new one")
             if self._idle:
                 return self._idle.pop()
             process = SphinxProcess()

@@ -32,7 +32,7 @@ class EngineThreads:
             SpeechFailed: the threads are closed.
         """
         if self._closed:
-            raise SpeechFailed("the speech engine is closed")
+            raise SpeechFailed("the speech engine is closed; make a new one")
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, lambda: call(*args, **kwargs))
 

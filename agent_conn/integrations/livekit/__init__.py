@@ -1,26 +1,26 @@
-"""LiveKit Agents: one line attributes all that a job dials, and plugins are wired to theirs.
+"""LiveKit Agents: ``attribute_job`` attributes everything that a job dials.
 
 ``pip install 'agent-conn[livekit]'``. In a job's entrypoint::
 
     attribute_job(ctx)
 
-What becomes of each class of ``livekit.agents.inference`` after that:
+After that, each class of ``livekit.agents.inference`` behaves as follows:
 
-- ``STT``, ``TTS``, the turn detector (``/eot``), adaptive interruption (``/bargein``) and
-  ``DecisionModel`` use the job's session: their dials wait for the room and carry every id,
-  also those that ``AgentSession`` makes by itself or from a model's string. One that was given
-  an ``http_session=`` of its own is not reached.
-- ``realtime`` models use the job's session too, and so do their dials.
-- ``AvatarSession`` opens a session of its own for each request: pass it
+- ``STT``, ``TTS``, ``TurnDetector`` (``/eot``), ``AdaptiveInterruptionDetector``
+  (``/bargein``), ``DecisionModel``, ``RealtimeModel`` and ``DuplexModel`` use the job's session.
+  Their dials wait for the room and carry every id. This includes those that ``AgentSession``
+  makes by itself or from a model's string. It does not include one that was given an
+  ``http_session=`` of its own.
+- ``AvatarSession`` opens a session of its own for each request. Pass it
   ``http_session=livekit.agents.utils.http_context.http_session()``.
-- ``LLM`` has an HTTP client of its own. It carries every id once the room is connected, which
-  ``AgentSession`` sees to before the first turn of a user; it does not wait.
+- ``LLM`` has an HTTP client of its own. It does not wait. It carries every id once the room is
+  connected, and ``AgentSession`` connects the room before a user's first turn.
 - ``VAD`` dials nothing.
 
-A ``TTS`` keeps its websockets for up to 300 s, under the ids that they were opened with. Where
-the server restarts, the agent gets another id up to 3 s after ``reconnected``, with no event,
-and the SDK goes on giving the old room's sid: what is dialled after that carries the new
-agent's id and the old room's.
+A ``TTS`` keeps its websockets for up to 300 s, under the ids that they were opened with. When
+the server restarts, the agent gets another id up to 3 s after ``reconnected``. No event tells of
+it, and the SDK still gives the old room's sid. So a dial after that carries the new agent's id
+and the old room's.
 """
 
 try:

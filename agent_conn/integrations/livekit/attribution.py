@@ -24,10 +24,10 @@ from agent_conn.integrations.livekit.request import JobRequest, SharedWait, pre_
 from agent_conn.integrations.livekit.seams import current_job, hang, job_session
 
 NETWORK_TIMEOUT = 5.0
-"""Seconds after which the kernel ends a websocket whose network or host is gone."""
+"""The kernel ends a websocket this many seconds after its network or host is gone."""
 
 LONGEST_WAIT = DEFAULT_API_CONNECT_OPTIONS.timeout - 1.0
-"""LiveKit's classes bound wait and dial together; a dial over TLS at 300 ms takes 1 s."""
+"""LiveKit's classes bound wait and dial together. The dial needs 1 s over TLS at 300 ms."""
 
 logger: logging.Logger = logging.getLogger("agent_conn")
 
@@ -42,20 +42,20 @@ def attribute_job(ctx: JobContext | None = None, *, connect_wait: float = 8.0) -
             await AgentSession(...).start(agent, room=ctx.room)
 
     It works on the session that LiveKit keeps for the job. A request that names this job waits
-    for the job's room, dialling meanwhile, and gets the ids that it lacks; other requests are
-    told none. All dials share one wait, which begins with the first: after ``connect_wait``
-    they only look. A fake job does not wait. A redirect is refused. Each websocket ends where
-    its network is dead for 5 s. All of this ends with LiveKit's session, after the job's
-    shutdown callbacks. Called again in a job, it gives what it gave first.
+    for the job's room, dials meanwhile, and gets the ids that it lacks. Other requests get no
+    ids. All dials share one wait, which begins with the first dial. After ``connect_wait``
+    seconds they only look. A fake job does not wait. A redirect is refused. Each websocket ends
+    5 s after its network is dead. All of this ends with LiveKit's session, after the job's
+    shutdown callbacks. A second call in the same job returns the same object.
 
     Args:
-        ctx: the job that this code runs in, which is also the default.
-        connect_wait: seconds to wait for the room, at most 9; 0 only looks. Pass less where a
+        ctx: the job that this code runs in. That is also the default.
+        connect_wait: seconds to wait for the room, at most 9; 0 only looks. Pass less if a
             class has ``conn_options`` with a timeout below 10 s.
 
     Raises:
-        ConfigurationError: an argument is wrong, or this is no job.
-        UnsupportedLiveKit: this release of LiveKit Agents lacks what this leans on.
+        ConfigurationError: an argument is wrong, or this code does not run in a job.
+        UnsupportedLiveKit: this release of LiveKit Agents lacks something that this needs.
     """
     seconds = check_seconds("connect_wait", connect_wait, zero=True)
     if seconds > LONGEST_WAIT:
@@ -74,7 +74,7 @@ def attribute_job(ctx: JobContext | None = None, *, connect_wait: float = 8.0) -
 
 
 class JobAttribution:
-    """What ``attribute_job`` gives: the records of one job's requests."""
+    """The records of one job's requests. ``attribute_job`` returns it."""
 
     def __init__(self, job: JobContext, connect_wait: float) -> None:
         self._identity = job_identity(job)
@@ -89,17 +89,17 @@ class JobAttribution:
 
     @property
     def records(self) -> tuple[ConnectionRecord, ...]:
-        """How each attributed request went out, the oldest first; of the last 1,024.
+        """How each of the last 1,024 attributed requests went out, the oldest first.
 
-        ``dialed`` is what was left of the dial after the wait. How a connection ended is not
-        known here.
+        ``dialed`` is what was left of the dial after the wait. A record does not tell how its
+        connection ended.
         """
         return tuple(self._records)
 
     def covers(self, url: URL, headers: Mapping[str, str]) -> bool:
         """Whether a request with ``headers`` names this job.
 
-        Where one to a gateway does not, the log has the reason; each reason once.
+        The log tells why a request to a gateway does not, once for each reason.
         """
         job_id, named = self._identity().job_id, headers.get(DEFAULT_HEADER_NAMES.job_id)
         if job_id is not None and named == job_id:
@@ -109,7 +109,7 @@ class JobAttribution:
         if _origin(url) in self._gateways and reason not in self._reasons_told:
             self._reasons_told.add(reason)
             extra = {"path": url.path, "reason": reason}
-            logger.warning("request_not_attributed: %s, since %s", url.path, reason, extra=extra)
+            logger.warning("request_not_attributed: %s, because %s", url.path, reason, extra=extra)
         return False
 
     async def prepare(
@@ -130,14 +130,19 @@ class JobAttribution:
         record = request.record()
         self._records.append(record)
         if logger.isEnabledFor(logging.INFO):
-            extra = {"session_id": record.session_id, "attribution": record.attribution.name}
-            logger.info("request_attributed", extra=extra)
+            level = record.attribution.name
+            extra = {"session_id": record.session_id, "attribution": level}
+            logger.info(
+                "request_attributed: session_id=%s, attribution=%s",
+                *extra.values(),
+                extra=extra,
+            )
 
 
 class _JobTrace(aiohttp.TraceConfig):
-    """What aiohttp tells of each request of a job's session, and waits for.
+    """Prepares each request of a job's session. aiohttp awaits these methods.
 
-    A request's ``trace`` is the namespace that aiohttp keeps for it.
+    ``trace`` is the namespace that aiohttp keeps for one request.
     """
 
     def __init__(self, attribution: JobAttribution) -> None:
@@ -170,7 +175,7 @@ class _JobTrace(aiohttp.TraceConfig):
         params: aiohttp.TraceRequestRedirectParams,
     ) -> None:
         if trace.request is not None:
-            # aiohttp would carry the ids along. LiveKit's retries know their own errors alone.
+            # aiohttp would carry the ids along. LiveKit retries by its own errors alone.
             status = params.response.status
             refused = HandshakeInvalid(f"the gateway redirects ({status}), which is refused")
             raise to_api_error(refused)

@@ -1,4 +1,4 @@
-"""This package's errors as those that LiveKit Agents retries by."""
+"""Turns this package's errors into those that LiveKit Agents retries by."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ from agent_conn.errors import (
 )
 
 REQUEST_ID = "x-livekit-request-id"
-"""The header by which LiveKit's gateway names a request in its logs, as records have it."""
+"""The header by which LiveKit's gateway names a request in its logs, in a record's spelling."""
 
 
 class UnsupportedLiveKit(AgentConnError, RuntimeError):
-    """This release of LiveKit Agents lacks what the integration leans on, which is named."""
+    """This release of LiveKit Agents lacks something that the integration needs.
+
+    The message names it.
+    """
 
 
 def to_api_error(exc: AgentConnError) -> APIError:
-    """The error of LiveKit Agents that has its retries and ``FallbackAdapter`` act rightly.
+    """The error by which LiveKit's retries and ``FallbackAdapter`` do the right thing.
 
     ::
 
@@ -36,7 +39,7 @@ def to_api_error(exc: AgentConnError) -> APIError:
     where ``classify_failure`` says that another dial may help.
 
     Raises:
-        ConfigurationError: ``exc`` is no error of this package.
+        ConfigurationError: ``exc`` is not an error of this package.
     """
     if not isinstance(exc, AgentConnError):
         raise ConfigurationError(f"exc must be an AgentConnError, got {kind(exc)}")
@@ -48,7 +51,7 @@ def to_api_error(exc: AgentConnError) -> APIError:
             request_id=exc.headers.get(REQUEST_ID),
             body=_body(exc.body),
         )
-        # By itself it takes every status of 400 to 499 but three as final.
+        # LiveKit itself takes every status of 400 to 499 but three as final.
         rejected.retryable = retryable
         return rejected
     if isinstance(exc, ConnectTimeout):

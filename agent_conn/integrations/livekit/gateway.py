@@ -18,6 +18,7 @@ from agent_conn._dial.open_hook import OpenHook
 from agent_conn._identity import AttributionLevel
 from agent_conn._options import TlsSetting, TokenSource, check_seconds, check_url, kind
 from agent_conn._record import ConnectionObserver, TraceHeaders
+from agent_conn._usage import UsageMeter
 from agent_conn.errors import ConfigurationError
 from agent_conn.integrations.livekit.headers import request_headers
 from agent_conn.integrations.livekit.job import find_job, job_identity, room_connected
@@ -27,7 +28,7 @@ _STAGING_GATEWAY = "https://agent-gateway.staging.livekit.cloud/v1"
 
 
 class ConnectionOptions(TypedDict, total=False):
-    """What ``inference_connection`` hands on to ``InferenceConnection``, which says what it is."""
+    """The options of ``InferenceConnection`` that ``inference_connection`` takes too."""
 
     on_open: OpenHook | None
     require: AttributionLevel
@@ -43,6 +44,7 @@ class ConnectionOptions(TypedDict, total=False):
     proxy: str | URL | None
     proxy_headers: Mapping[str, str] | None
     allow_insecure: bool
+    usage: UsageMeter | None
     observer: ConnectionObserver | None
     trace_headers: TraceHeaders | None
 
@@ -58,15 +60,15 @@ def default_base_url() -> str:
 def inference_token(
     api_key: str | None = None, api_secret: str | None = None, ttl: float = 600.0
 ) -> Callable[[], str]:
-    """What a connection takes as ``token=``: mints an inference token for each dial.
+    """Mints an inference token for each dial. A connection takes it as ``token=``.
 
     Args:
         api_key: by default ``LIVEKIT_INFERENCE_API_KEY``, else ``LIVEKIT_API_KEY``.
         api_secret: by default ``LIVEKIT_INFERENCE_API_SECRET``, else ``LIVEKIT_API_SECRET``.
-        ttl: seconds that a token is good for.
+        ttl: seconds that a token is valid.
 
     Raises:
-        ConfigurationError: there is no key or no secret, or ``ttl`` is wrong.
+        ConfigurationError: the key or the secret is missing, or ``ttl`` is wrong.
     """
     check_seconds("ttl", ttl)
     key = api_key or _from_environment("API_KEY")
@@ -105,31 +107,31 @@ def inference_connection(
     headers: Mapping[str, str] | None = None,
     **options: Unpack[ConnectionOptions],
 ) -> InferenceConnection:
-    """An ``InferenceConnection`` that is wired to a job: for plugins. Single use.
+    """An ``InferenceConnection`` for plugins, which is wired to a job. Single use.
 
-    It waits for the job's room, sends the job's ids, and otherwise dials as LiveKit's own
-    classes do: their base URL, ``User-Agent``, token, worker token and the job's own
+    It waits for the job's room and sends the job's ids. For the rest it dials as LiveKit's own
+    classes do, with their base URL, ``User-Agent``, token, worker token and the job's own
     ``inference_headers``. Outside a job it needs ``session``, and sends no ids.
 
     Args:
         path: below the base URL, such as ``"stt"``.
-        model: goes into the query.
+        model: is sent in the query.
         ctx: by default the job that this code runs in.
         session: by default the one that LiveKit keeps for the job, with its proxy and TLS.
         connect_wait: seconds to wait for the room; 0 only looks, None waits for ever. A fake
-            job is not waited for: nobody connects it.
+            job does not wait, because nobody connects its room.
         base_url: by default ``LIVEKIT_INFERENCE_URL``, else LiveKit's gateway.
-        token: instead of what ``api_key`` and ``api_secret`` mint.
+        token: is used instead of what ``api_key`` and ``api_secret`` mint.
         api_key: as for ``inference_token``.
         api_secret: as for ``inference_token``.
         inference_class: ``"priority"``, ``"standard"`` or ``"low"``.
-        provider: whose model of this name it shall be, such as ``"azure"``; by default the
-            gateway chooses.
-        headers: sent too; the job's ``inference_headers`` win over them.
-        options: handed on to ``InferenceConnection``.
+        provider: whose model of this name to use, such as ``"azure"``; by default the gateway
+            chooses.
+        headers: are sent too. The job's ``inference_headers`` win over them.
+        options: those of ``InferenceConnection``.
 
     Raises:
-        ConfigurationError: an argument is wrong, named in the message.
+        ConfigurationError: an argument is wrong. The message names it.
     """
     job = find_job(ctx)
     if provider is not None:
@@ -147,7 +149,7 @@ def inference_connection(
 
 
 def is_fake(job: object) -> bool:
-    """Whether ``job`` is a console's or a test's, whose room nobody connects."""
+    """Whether ``job`` belongs to a console or a test. Nobody connects its room."""
     return isinstance(job, JobContext) and job.is_fake_job()
 
 
@@ -160,8 +162,8 @@ def _endpoint(base_url: str | None, path: str, model: str) -> URL:
 
 def _check_text(name: str, value: object) -> None:
     if not isinstance(value, str) or not value.strip("/ "):
-        got = "a blank one" if isinstance(value, str) else kind(value)
-        raise ConfigurationError(f"{name} must be a str with text in it, got {got}")
+        got = "a blank str" if isinstance(value, str) else kind(value)
+        raise ConfigurationError(f"{name} must be a str that is not blank, got {got}")
 
 
 def _job_session() -> aiohttp.ClientSession:
@@ -169,7 +171,7 @@ def _job_session() -> aiohttp.ClientSession:
         return http_context.http_session()
     except RuntimeError:
         pass
-    raise ConfigurationError("session must be given outside a job: pass session=")
+    raise ConfigurationError("session must be given outside a job, got None: pass session=")
 
 
 def _from_environment(name: str) -> str:

@@ -25,14 +25,17 @@ WORKER_TOKEN = "X-LiveKit-Worker-Token"  # noqa: S105  (a name, no secret)
 
 logger: logging.Logger = logging.getLogger("agent_conn")
 
+_stt = importlib.import_module("livekit.agents.inference.stt")
+_found_at_first: object = getattr(_stt, "get_inference_headers", None)
+
 
 def get_inference_headers(*, inference_class: str | None = None) -> dict[str, str]:
-    """The headers of one inference request; LiveKit's function of this name, built on ours.
+    """The headers of one inference request. It can take the place of LiveKit's own function.
 
-    There is always a ``User-Agent``. In a job there are its ids too (the agent's once the room
-    is connected), a fresh session id, the worker's token where ``LIVEKIT_WORKER_TOKEN`` has
-    one, and the job's own ``inference_headers``. Those win over ``inference_class``, and never
-    over an id, whatever case they are spelled in.
+    There is always a ``User-Agent``. In a job there are also its ids (the agent's once the room
+    is connected), a fresh session id, the worker's token if ``LIVEKIT_WORKER_TOKEN`` is set, and
+    the job's own ``inference_headers``. Those win over ``inference_class``, but never over an
+    id, in whatever case they are spelled.
     """
     job = find_job(None)
     headers = request_headers(job, inference_class, None, {})
@@ -50,8 +53,8 @@ def request_headers(
 ) -> dict[str, str]:
     """All headers of an inference request except its ids.
 
-    ``own`` are the caller's. A job's ``inference_headers`` win over them, since what a job says
-    of itself outranks what one model was set up with, but not over the names of the ids.
+    ``own`` are the caller's. A job's ``inference_headers`` win over them, because a job knows
+    itself better than the settings of one model do. They do not win over the ids.
     """
     headers = {"User-Agent": USER_AGENT}
     if inference_class:
@@ -65,19 +68,21 @@ def request_headers(
 
 def livekit_headers() -> Callable[[], Mapping[str, str]] | None:
     """LiveKit's own function, by the name that its STT calls it by, or None where it moved."""
-    stt = importlib.import_module("livekit.agents.inference.stt")
-    found = getattr(stt, "get_inference_headers", None)
+    found = getattr(_stt, "get_inference_headers", None)
+    if found is get_inference_headers:
+        # Somebody has put ours in its place.
+        found = _found_at_first
     return cast("Callable[[], Mapping[str, str]]", found) if callable(found) else None
 
 
 def _session_id() -> str:
-    """A fresh one, as LiveKit makes them."""
+    """A fresh session id, made as LiveKit makes it."""
     make = livekit_headers()
     try:
         made = None if make is None else make().get(SESSION_ID)
     except Exception as error:
         # A double of a job may lack what LiveKit asks it for.
-        logger.debug("livekit_headers_failed", extra={"error": type(error).__name__})
+        _log_failure("livekit_headers_failed", error)
         made = None
     return made or utils.shortuuid("inference_")
 
@@ -88,8 +93,8 @@ def _job_headers(job: JobContext | None) -> dict[str, str]:
     try:
         given = dict(job.inference_headers)
     except Exception as error:
-        # A double of a job has none, and a header is not worth a call.
-        logger.debug("inference_headers_failed", extra={"error": type(error).__name__})
+        # A double of a job may have none. A missing header never fails the call.
+        _log_failure("inference_headers_failed", error)
         return {}
     reserved = (*DEFAULT_HEADER_NAMES.all(), "Authorization")
     return {name: value for name, value in given.items() if _fits(name, value, reserved)}
@@ -99,9 +104,14 @@ def _fits(name: str, value: str, reserved: Iterable[str]) -> bool:
     try:
         check_headers({name: value}, reserved)
     except ConfigurationError:
-        logger.warning("inference_header_ignored", extra={"header": name})
+        logger.warning("inference_header_ignored: %s", name, extra={"header": name})
         return False
     return True
+
+
+def _log_failure(event: str, error: Exception) -> None:
+    name = type(error).__name__
+    logger.debug("%s: %s", event, name, extra={"error": name})
 
 
 def _merged(headers: Mapping[str, str], winning: Mapping[str, str]) -> dict[str, str]:

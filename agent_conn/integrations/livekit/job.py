@@ -16,10 +16,10 @@ from agent_conn.errors import ConfigurationError
 
 
 def find_job(ctx: JobContext | None) -> JobContext | None:
-    """``ctx``, or the job that this code runs in, or None outside one.
+    """``ctx``, or the job that this code runs in, or None outside a job.
 
     Raises:
-        ConfigurationError: ``ctx`` is no job's context.
+        ConfigurationError: ``ctx`` is not a job's context.
     """
     if ctx is None:
         try:
@@ -32,16 +32,15 @@ def find_job(ctx: JobContext | None) -> JobContext | None:
 
 
 def job_identity(ctx: JobContext | None = None) -> Callable[[], AgentIdentity]:
-    """What a connection takes as ``identity=``: reads a job's ids anew at each call.
+    """Reads a job's ids anew at each call. A connection takes it as ``identity=``.
 
-    The job is settled now: that of ``ctx``, or else the one this code runs in. So the callable
-    knows it in threads, executors and tasks made elsewhere, where LiveKit's own context does
-    not reach. The participant's sid is read only while the room is connected, since reading it
-    earlier raises. Each id stands for itself: one that cannot be had costs no other. Outside a
-    job there is none.
+    The job is found now: it is ``ctx``, or else the job that this code runs in. So the callable
+    also works in threads, executors and tasks that LiveKit's own context does not reach. It
+    reads the participant's sid only while the room is connected, because reading it earlier
+    raises. Where one id cannot be read, the others still are. Outside a job there are none.
 
     Raises:
-        ConfigurationError: ``ctx`` is no job's context.
+        ConfigurationError: ``ctx`` is not a job's context.
     """
     job = find_job(ctx)
     if job is None:
@@ -58,14 +57,13 @@ def job_identity(ctx: JobContext | None = None) -> Callable[[], AgentIdentity]:
 
 
 def room_connected(room: rtc.Room) -> RoomConnected:
-    """What a connection takes as ``room_connected=``, for a room of LiveKit's.
+    """Tells when a LiveKit room is connected. A connection takes it as ``room_connected=``.
 
-    It looks at the room's state and waits for its changes. A room that disconnects meanwhile
-    goes on being waited for; a mock that says it is connected is. It never calls ``connect()``,
-    whose first caller's options win.
+    It looks at the room's state and waits for its changes. If the room disconnects meanwhile,
+    the wait goes on. It never calls ``connect()``, because the first caller's options win.
 
     Raises:
-        ConfigurationError: ``room`` cannot tell whether it is connected.
+        ConfigurationError: ``room`` does not tell whether it is connected.
     """
     if not callable(getattr(room, "isconnected", None)):
         raise ConfigurationError(f"room must be an rtc.Room, got {kind(room)}")
@@ -73,7 +71,7 @@ def room_connected(room: rtc.Room) -> RoomConnected:
 
 
 def has_left_room(job: JobContext) -> bool:
-    """Whether the job was in its room and is no more: its participant then stays readable."""
+    """Whether the job has left its room. Its participant can still be read then."""
     try:
         return bool(job.agent.sid) and not job.room.isconnected()
     except Exception:

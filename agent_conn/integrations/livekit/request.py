@@ -28,9 +28,9 @@ _PUBLIC_PREFIXES = ("sec-websocket-", "x-livekit-inference-")
 
 
 class SharedWait:
-    """The wait for a job's room: it begins with the first dial and is the same for them all.
+    """The one wait for a job's room, which begins with the first dial.
 
-    ``has_left`` tells whether the room was connected and is no more: then nobody waits.
+    ``has_left`` tells whether the job has left the room. Then nobody waits.
     """
 
     def __init__(self, room: RoomConnected, seconds: float, has_left: Callable[[], bool]) -> None:
@@ -40,11 +40,11 @@ class SharedWait:
         self._until: float | None = None
 
     def look(self) -> WaitOutcome | None:
-        """The outcome where it is known without waiting."""
+        """The outcome, or None if it takes a wait to know."""
         return look(self._room, self._left())
 
     async def wait(self) -> WaitOutcome:
-        """Wait for the room, for as long as is left."""
+        """Wait for the room, for as many seconds as are left."""
         return await wait_for_room(self._room, self._left())
 
     def _left(self) -> float:
@@ -56,7 +56,7 @@ class SharedWait:
 class JobRequest:
     """A request that names its job, from before its dial to its answer.
 
-    ``headers`` are the request's own, which aiohttp sends as they are after ``prepare``.
+    ``headers`` are the request's own. aiohttp sends what ``prepare`` leaves in them.
     """
 
     def __init__(self, headers: CIMultiDict[str]) -> None:
@@ -68,7 +68,7 @@ class JobRequest:
     async def prepare(
         self, wait: SharedWait, identity: IdentitySource, dial: aiohttp.ClientRequest | None
     ) -> None:
-        """Wait for the room, dialling ``dial`` meanwhile; then add the ids that are missing."""
+        """Wait for the room, dial ``dial`` meanwhile, then add the ids that are missing."""
         record = self._record
         record.wait_outcome = wait.look()
         pre_dial: PreDial | None = None
@@ -104,7 +104,7 @@ class JobRequest:
         self._response_headers = shown_headers(headers, Secrets(self._secrets))
 
     def record(self) -> ConnectionRecord:
-        """What became of it."""
+        """How the request went out, as far as is known now."""
         return replace(self._record.build(), response_headers=self._response_headers)
 
     def _add_ids(self, known: AgentIdentity) -> None:
@@ -132,10 +132,11 @@ class JobRequest:
 def pre_dial_request(
     session: aiohttp.ClientSession, method: str, url: URL, proxy: str | None
 ) -> aiohttp.ClientRequest | None:
-    """What the connection of a request to ``url`` is dialled by, or None where it cannot be.
+    """A request by which the connection to ``url`` can be dialled, or None.
 
-    aiohttp replaces a parked connection that died for a request that may be repeated, as a
-    handshake may; a connector with ``force_close`` closes what is parked.
+    There is none for a method other than GET: aiohttp replaces a parked connection that died
+    only for a request that may be repeated. There is none for a connector with ``force_close``
+    either, because it closes a parked connection.
     """
     connector = session.connector
     if method != "GET" or connector is None or connector.force_close:

@@ -1,4 +1,4 @@
-"""What ``attribute_job`` leans on in LiveKit Agents, checked before anything leans on it."""
+"""Checks that LiveKit Agents has what ``attribute_job`` needs."""
 
 from __future__ import annotations
 
@@ -17,28 +17,30 @@ from agent_conn.integrations.livekit.job import job_identity
 
 
 def current_job(ctx: JobContext | None) -> JobContext:
-    """The job that this code runs in, which ``ctx`` has to be where it is given.
+    """The job that this code runs in. ``ctx`` must be that job or None.
 
     Raises:
-        ConfigurationError: this is no job, or another.
+        ConfigurationError: this code does not run in a job, or ``ctx`` is another job.
     """
     try:
         job = livekit_job.get_job_context()
     except RuntimeError:
         job = None
     if job is None:
-        raise ConfigurationError("ctx must be a running job: call attribute_job() in an entrypoint")
+        raise ConfigurationError(
+            "ctx must be a running job, got none: call attribute_job() in an entrypoint"
+        )
     if ctx is not None and ctx is not job:
         raise ConfigurationError("ctx must be the job that this code runs in, got another object")
     return job
 
 
 def job_session(job: JobContext) -> aiohttp.ClientSession:
-    """The session that LiveKit keeps for ``job``, after a look that it can be attributed.
+    """The session that LiveKit keeps for ``job``, checked for what attribution needs.
 
     Raises:
         ConfigurationError: no event loop runs, or the job's context has no session.
-        UnsupportedLiveKit: this release of LiveKit Agents does not have what that needs.
+        UnsupportedLiveKit: this release of LiveKit Agents lacks something that this needs.
     """
     make = getattr(getattr(livekit_utils, "http_context", None), "http_session", None)
     if not callable(make):
@@ -49,7 +51,10 @@ def job_session(job: JobContext) -> aiohttp.ClientSession:
     except RuntimeError:
         session = None
     if session is None:
-        raise ConfigurationError("ctx must be a job whose event loop runs: call it in an async def")
+        raise ConfigurationError(
+            "ctx must be a job whose event loop runs, got one without: "
+            "call attribute_job() in an async def"
+        )
     if not isinstance(session, aiohttp.ClientSession):
         raise _unsupported("http_session() does not give an aiohttp.ClientSession")
     if not isinstance(getattr(session, "trace_configs", None), list):
@@ -59,10 +64,10 @@ def job_session(job: JobContext) -> aiohttp.ClientSession:
 
 
 def hang(trace: aiohttp.TraceConfig, session: aiohttp.ClientSession) -> None:
-    """Have ``trace`` called for each request of ``session`` from now on.
+    """Call ``trace`` for each request of ``session`` from now on.
 
     Raises:
-        UnsupportedLiveKit: the session gives no list of its own.
+        UnsupportedLiveKit: the session gives a copy of its list.
     """
     trace.freeze()
     session.trace_configs.append(trace)
@@ -71,10 +76,10 @@ def hang(trace: aiohttp.TraceConfig, session: aiohttp.ClientSession) -> None:
 
 
 def _check_header_names(job: JobContext) -> None:
-    """Ask LiveKit for the headers of a request of this job: are the ids where we look?"""
+    """Check that LiveKit's own headers of a request carry the ids under our names."""
     make = livekit_headers()
     if make is None:
-        # Only a look: where LiveKit has moved it, the dials themselves tell.
+        # LiveKit has moved it. A dial that does not name the job is told in the log.
         return
     headers = make()
     for name, value in job_identity(job)().headers().items():

@@ -6,9 +6,10 @@ series for each set of values, so that its values have to be few.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum
 
+from opentelemetry.trace import Span
 from yarl import URL
 
 from agent_conn._lifecycle import ConnectionState
@@ -28,8 +29,10 @@ PHASE = "agent_conn.phase"
 PHASE_SECONDS = "agent_conn.phase.duration"
 ENDED = "agent_conn.ended"
 CLOSE_CODE = "agent_conn.close_code"
+ENDPOINT = "agent_conn.endpoint"
 REASON = "agent_conn.reason"
 POOL = "agent_conn.pool.name"
+CONVERSATION = "gen_ai.conversation.id"
 
 
 class Few:
@@ -64,6 +67,14 @@ def of_url(url: URL) -> Attributes:
     if url.port is not None:
         attributes["server.port"] = url.port
     return attributes
+
+
+def of_conversation(parent: Span) -> Attributes:
+    """The conversation that ``parent`` names, as LiveKit's ``agent_session`` span does."""
+    # OpenTelemetry's API does not show a span's attributes. Its SDK does.
+    known = getattr(parent, "attributes", None)
+    conversation = known.get(CONVERSATION) if isinstance(known, Mapping) else None
+    return {CONVERSATION: conversation} if isinstance(conversation, str) else {}
 
 
 def of_caller(record: ConnectionRecord) -> Attributes:

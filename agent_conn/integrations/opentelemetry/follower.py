@@ -14,12 +14,14 @@ from agent_conn.errors import ConnectionLost
 from agent_conn.integrations.opentelemetry.attributes import (
     CLOSE_CODE,
     ENDED,
+    ENDPOINT,
     ERROR_TYPE,
     PHASE_SECONDS,
     STATUS_CODE,
     Attributes,
     label,
     of_caller,
+    of_conversation,
     of_opening,
     of_outcome,
     of_url,
@@ -36,12 +38,13 @@ class Follower:
 
     ``agent_conn.connect`` is a child of the span that is current where the connection is
     opened, ``agent_conn.connection`` a child of that. Neither is ever made the current one.
+    Both carry the ``gen_ai.conversation.id`` of the span that was current.
     """
 
     def __init__(self, tracer: Tracer, instruments: Instruments, first: StateChanged) -> None:
         self._tracer = tracer
         self._instruments = instruments
-        self._where = of_url(first.url)
+        self._where = {**of_url(first.url), **of_conversation(trace.get_current_span())}
         self._place = instruments.place(first.url)
         self._started_at = first.at
         # One look at the wall clock; every later time follows from the loop's.
@@ -74,6 +77,11 @@ class Follower:
     def _end_connect(self, change: StateChanged) -> None:
         record, span = change.record, self._connect
         outcome = of_outcome(change)
+        if record.endpoint is not None:
+            # Which one it would be was not known when the span began.
+            self._where = {**of_url(change.url), ENDPOINT: record.endpoint}
+            self._place = self._instruments.place(change.url)
+            span.set_attributes(self._where)
         if span.is_recording():
             span.set_attributes({**of_caller(record), **of_opening(record), **outcome})
             if change.previous is _State.OPENING:

@@ -8,6 +8,7 @@ from opentelemetry.trace import TracerProvider
 
 import agent_conn
 from agent_conn._lifecycle import ConnectionState
+from agent_conn._options import check_type
 from agent_conn._pool.pool import ConnectionPool
 from agent_conn._reconnect.replay import GiveUpReason
 from agent_conn._record import ConnectionRecord, StateChanged
@@ -32,8 +33,9 @@ class Telemetry:
     Each connection gives a span ``agent_conn.connect``, with its phases as events, and one
     ``agent_conn.connection`` from open to closed. They belong to the trace of the span that is
     current where the connection is opened: a ``reconnect`` loop inside one span has all its
-    attempts in one trace. Spans carry the ids, metrics do not. Nothing has a header's value, a
-    token, a URL's query or what a peer answered.
+    attempts in one trace. In a LiveKit job that is the ``agent_session`` span, whose
+    ``gen_ai.conversation.id`` ours carry too. Spans carry the ids, metrics do not. Nothing has
+    a header's value, a token, a URL's query or what a peer answered.
 
     Args:
         tracer_provider: gives the tracer; None: the global one, also where it is set later.
@@ -93,7 +95,6 @@ class Telemetry:
 
 
 def _check_pool(pool: object, name: object) -> None:
-    if not isinstance(pool, ConnectionPool):
-        raise ConfigurationError("pool is no ConnectionPool")
-    if not isinstance(name, str) or not name:
-        raise ConfigurationError("name is no str, or is empty")
+    check_type("pool", pool, ConnectionPool)
+    if not check_type("name", name, str):
+        raise ConfigurationError("name must not be empty, got ''")

@@ -1,6 +1,6 @@
 // Requests to the gateway that this page came from.
 
-/** Sends JSON; gives null, or the text of what went wrong. */
+/** Sends JSON; gives what was answered, or `{ error }` with the text of what went wrong. */
 export async function send(method, path, body) {
   try {
     const response = await fetch(path, {
@@ -8,11 +8,11 @@ export async function send(method, path, body) {
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify(body ?? {}),
     });
-    if (response.ok) return null;
     const answer = await response.json().catch(() => ({}));
-    return answer.error ?? `The gateway answered ${response.status}.`;
+    if (response.ok) return { ...answer, error: null };
+    return { error: answer.error ?? `The gateway answered ${response.status}.` };
   } catch {
-    return "The gateway does not answer.";
+    return { error: "The gateway does not answer." };
   }
 }
 
@@ -23,5 +23,20 @@ export async function read(path) {
     return response.ok ? await response.json() : null;
   } catch {
     return null;
+  }
+}
+
+/** Gives why a path is refused, or null where it is not, or where nobody answers. */
+export async function refusal(path) {
+  const ended = new AbortController();
+  try {
+    const response = await fetch(path, { signal: ended.signal });
+    if (response.ok) return null;
+    const answer = await response.json().catch(() => ({}));
+    return answer.error ?? `status ${response.status}`;
+  } catch {
+    return null;
+  } finally {
+    ended.abort();
   }
 }

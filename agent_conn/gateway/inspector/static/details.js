@@ -2,11 +2,11 @@
 
 import { copy } from "./copy.js";
 import { el } from "./dom.js";
-import { bytes, count, duration } from "./format.js";
+import { bytes, count, duration, moment } from "./format.js";
 import { levelChip } from "./levels.js";
 import { phasesOf } from "./waterfall.js";
 
-const COPIED = new Set(["Job", "Room", "Agent", "Session"]);
+const COPIED = new Set(["Agent", "Room", "Job", "Session"]);
 const CLOSE_CODES = {
   1000: "normal closure",
   1001: "going away",
@@ -23,14 +23,15 @@ const CLOSE_CODES = {
   1013: "try again later",
 };
 
-/** The facts: ids, client, request and end. */
-export function facts(row) {
+/** The facts: ids, client, request and end; `began` is when it came. */
+export function facts(row, began) {
   const code = row.code === null ? "–" : `${row.code} ${CLOSE_CODES[row.code] ?? ""}`;
   const pairs = [
-    ["Job", row.job],
-    ["Room", row.room],
     ["Agent", row.agent],
+    ["Room", row.room],
+    ["Job", row.job],
     ["Session", row.session],
+    ["Began", moment(began)],
     ["Client", row.client],
     ["From", row.peer],
     ["Path", row.path],
@@ -141,7 +142,7 @@ export function headers(details) {
   ]));
 }
 
-function start(row) {
+export function start(row) {
   return row.times.accepted ?? row.times.requested;
 }
 

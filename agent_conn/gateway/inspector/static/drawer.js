@@ -8,7 +8,7 @@ import { levelChip } from "./levels.js";
 
 const READ_MILLISECONDS = 500;
 // Where the drawer covers the page, what is under it is out of reach.
-const COVERS = matchMedia("(max-width: 560px)");
+const COVERS = matchMedia("(max-width: 900px)");
 
 export class Drawer {
   constructor(store, onClose) {
@@ -110,7 +110,9 @@ export class Drawer {
     if (number !== this.shown) return;
     this.#writeLine(number);
     if (details === null) return;
-    this.#write("facts", [details.row], () => sections.facts(details.row));
+    this.#write("facts", [details.row], () =>
+      sections.facts(details.row, this.store.date(sections.start(details.row))),
+    );
     this.#write("phases", [details.row.times], () => sections.phases(details.row, this.store.now()));
     this.#write("transcript", details.transcript, () => sections.transcript(details));
     this.#write("messages", details.messages, () => sections.messages(details));

@@ -27,7 +27,7 @@ export function noConnections(access) {
 function credentials(given, open) {
   if (given) return "These are the credentials that the gateway was started with.";
   if (open) return "This gateway takes any key and secret.";
-  return "Export the credentials that the gateway was made with, too.";
+  return "Export the credentials that open this gateway, too: LIVEKIT_INFERENCE_API_KEY and LIVEKIT_INFERENCE_API_SECRET, or LIVEKIT_INFERENCE_TOKEN.";
 }
 
 /** Tells that the filters let nothing through. */

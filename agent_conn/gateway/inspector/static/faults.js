@@ -42,14 +42,14 @@ export async function faultForm(connection) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const values = inputs.map((input) => [input.name, input.value()]);
-    const failure = await send("POST", "/inspector/faults", {
+    const { error, fault } = await send("POST", "/inspector/faults", {
       fault: select.value,
       fields: Object.fromEntries(values.filter(([, value]) => value !== undefined)),
       connection: connection(),
       times: times ? times.value() : 1,
     });
-    outcome.classList.toggle("error", failure !== null);
-    setText(outcome, failure ?? `${select.selectedOptions[0].text} injected.`);
+    outcome.classList.toggle("error", error !== null);
+    setText(outcome, error ?? `Injected: ${fault}.`);
   });
   return form;
 }

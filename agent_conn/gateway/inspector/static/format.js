@@ -35,6 +35,23 @@ export function age(seconds) {
   return seconds < 1 ? "<1 s" : `${rest} s`;
 }
 
+const time = new Intl.DateTimeFormat("en", { timeStyle: "medium", hourCycle: "h23" });
+const whenever = new Intl.DateTimeFormat("en", {
+  dateStyle: "medium",
+  timeStyle: "medium",
+  hourCycle: "h23",
+});
+
+/** The time of day, to the second: 14:03:22. */
+export function clock(date) {
+  return time.format(date);
+}
+
+/** The day and the time to the millisecond. */
+export function moment(date) {
+  return `${whenever.format(date)}.${String(date.getMilliseconds()).padStart(3, "0")}`;
+}
+
 export function percent(part, all) {
   if (!all) return "–";
   const share = (100 * part) / all;

@@ -2,8 +2,9 @@
 
 import { el, setAttribute, setHidden, setText } from "./dom.js";
 import { duration } from "./format.js";
-import { COLUMNS, Row, isFailure } from "./row.js";
-import { passes } from "./store.js";
+import { COLUMNS, Row } from "./row.js";
+import { NEWEST, inOrder, turned } from "./sort.js";
+import { isFailure, passes } from "./store.js";
 import { opening, scaleFor } from "./waterfall.js";
 
 const PAGE_ROWS = 10;
@@ -21,6 +22,8 @@ export class Grid {
     this.failed = 0;
     // Until a row has had focus, Tab leads to the first one.
     this.roved = false;
+    this.sort = NEWEST;
+    this.heads = new Map();
     this.filters = { levels: new Set(), path: "", state: "", text: "" };
     this.body = el("div", { class: "rows", role: "rowgroup" });
     this.axis = el("span", { class: "axis" });
@@ -37,27 +40,26 @@ export class Grid {
   /** Takes over what changed in the store. */
   update({ changed, counted, removed }) {
     for (const number of removed) this.#remove(number);
-    const made = [];
-    for (const number of [...changed].sort((a, b) => a - b)) {
+    for (const number of changed) {
       const line = this.store.lines.get(number);
-      if (line && !this.rows.has(number)) made.push(this.#make(line));
+      if (line && !this.rows.has(number)) this.#make(line);
     }
-    this.body.prepend(...made.reverse());
     if (changed.size || removed.size) {
       this.#rescale();
       for (const number of changed) this.#filter(this.rows.get(number));
+      this.#order();
       this.#count();
     }
-    for (const number of changed) this.#write(number, (row) => row.update(this.scale, this.store.now()));
+    for (const number of changed) this.#write(number, (row) => row.update(this.scale));
     for (const number of counted) this.#write(number, (row) => row.updateCounts());
   }
 
-  /** Writes the ages of what is in sight. */
+  /** Writes the ages of what is in sight, and puts what has overtaken another before it. */
   tick() {
-    const now = this.store.now();
     for (const row of this.visible) {
-      if (row.line.current?.times.ended === null) row.updateTime(this.scale, now);
+      if (row.line.current?.times.ended === null) row.updateTime(this.scale);
     }
+    if (this.sort.column !== NEWEST.column) this.#order();
   }
 
   applyFilters() {
@@ -79,18 +81,46 @@ export class Grid {
 
   #header() {
     const cells = COLUMNS.map(([name, title]) => {
-      const cell = el("div", { class: `cell ${name}`, role: "columnheader" }, title);
+      const button = el("button", { type: "button", class: "sort" }, title);
+      button.addEventListener("click", () => this.#sortBy(name));
+      const cell = el("div", { class: `cell ${name}`, role: "columnheader" }, button);
       if (name === "phases") cell.append(" ", this.axis);
+      this.heads.set(name, cell);
       return cell;
     });
+    this.#showSort();
     return el("div", { role: "rowgroup", class: "head-box" }, el("div", { class: "head", role: "row" }, ...cells));
   }
 
   #make(line) {
-    const row = new Row(line, this.scale, this.store.now());
+    const row = new Row(line, this.store, this.scale);
     this.rows.set(line.number, row);
     this.sight.observe(row.element);
-    return row.element;
+  }
+
+  #sortBy(column) {
+    this.sort = turned(this.sort, column);
+    this.#showSort();
+    this.#order();
+    this.#count();
+  }
+
+  #showSort() {
+    const way = this.sort.descending ? "descending" : "ascending";
+    for (const [name, cell] of this.heads) {
+      setAttribute(cell, "aria-sort", name === this.sort.column ? way : "none");
+    }
+  }
+
+  /** Moves the rows that are not in their place; one that has focus keeps it. */
+  #order() {
+    const focused = document.activeElement;
+    let next = this.body.firstElementChild;
+    for (const { element } of inOrder([...this.rows.values()], this.sort, this.store.now())) {
+      if (element === next) next = next.nextElementSibling;
+      else this.body.insertBefore(element, next);
+    }
+    if (focused !== document.activeElement) focused.focus();
   }
 
   #remove(number) {
@@ -125,7 +155,7 @@ export class Grid {
       }
       this.visible.add(row);
       this.stale.delete(row);
-      if (row.line.members.size) row.update(this.scale, this.store.now());
+      if (row.line.members.size) row.update(this.scale);
     }
   }
 
@@ -152,7 +182,7 @@ export class Grid {
     setText(this.axis, `0 – ${duration(scale)}`);
     if (scale === this.scale) return;
     this.scale = scale;
-    for (const row of this.visible) if (row.line.members.size) row.updateTime(scale, now);
+    for (const row of this.visible) if (row.line.members.size) row.updateTime(scale);
   }
 
   #open(element) {

@@ -3,7 +3,7 @@
 import { el, setAttribute } from "./dom.js";
 
 export const LEVELS = ["AGENT", "ROOM", "JOB", "NONE"];
-const PIPS = { AGENT: 3, ROOM: 2, JOB: 1, NONE: 0 };
+export const PIPS = { AGENT: 3, ROOM: 2, JOB: 1, NONE: 0 };
 
 /** A chip that shows a level; `setLevel` changes it. */
 export function levelChip(level) {

@@ -5,11 +5,11 @@ import { send } from "./api.js";
 document.getElementById("login").addEventListener("submit", async (event) => {
   event.preventDefault();
   const field = document.getElementById("token");
-  const failure = await send("POST", "/inspector/session", { token: field.value });
-  if (failure === null) {
+  const { error } = await send("POST", "/inspector/session", { token: field.value });
+  if (error === null) {
     location.replace("/");
     return;
   }
-  document.getElementById("login-error").textContent = failure;
+  document.getElementById("login-error").textContent = error;
   field.select();
 });

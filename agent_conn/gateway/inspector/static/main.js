@@ -1,10 +1,11 @@
 // The inspector's page: events come in, the store takes them, what changed is drawn once a frame.
 
-import { read } from "./api.js";
+import { read, send } from "./api.js";
 import { setAttribute, setHidden, setText, el } from "./dom.js";
 import { Drawer } from "./drawer.js";
 import { noConnections, noMatches } from "./empty.js";
 import { count } from "./format.js";
+import { Gone } from "./gone.js";
 import { Grid } from "./grid.js";
 import { STATES, Store } from "./store.js";
 import { listen } from "./stream.js";
@@ -22,6 +23,7 @@ const drawer = new Drawer(store, (line) => {
   if (line === null) byId("faults-next").focus();
   else grid.focus(line);
 });
+const gone = new Gone();
 const summary = new Summary((level, shown) => {
   if (shown) grid.filters.levels.add(level);
   else grid.filters.levels.delete(level);
@@ -52,8 +54,9 @@ function drawShown() {
   const lines = store.lines.size;
   const { givenUp = 0, mostKept = 0 } = store.status ?? {};
   const lost = givenUp ? `; ${count(givenUp)} older not kept (bound ${count(mostKept)})` : "";
-  const failed = grid.failed ? `, ${count(grid.failed)} failed` : "";
-  setText(byId("shown"), `${count(grid.shown)} of ${count(lines)} shown${failed}${lost}`);
+  setText(byId("shown-count"), `${count(grid.shown)} of ${count(lines)} shown${grid.failed ? ", " : ""}`);
+  setText(byId("failed-count"), grid.failed ? `${count(grid.failed)} failed` : "");
+  setText(byId("lost-count"), lost);
   const kind = store.status === null || grid.shown ? null : lines ? "matches" : "connections";
   setHidden(byId("empty"), kind === null);
   setHidden(byId("grid"), kind !== null);
@@ -98,12 +101,6 @@ function clearFilters() {
   grid.focus(null);
 }
 
-function showState(state) {
-  const words = { live: "Live", lost: "Disconnected, reconnecting" };
-  setAttribute(byId("live"), "data-state", state);
-  setText(byId("live").firstElementChild, words[state]);
-}
-
 byId("legend").append(...legend());
 byId("gateway").textContent = location.host;
 byId("filter-state").append(...STATES.map((state) => el("option", { value: state }, state)));
@@ -117,8 +114,13 @@ byId("filter-text").addEventListener("input", (event) => {
   grid.filters.text = event.target.value.trim().toLowerCase();
   refilter();
 });
-byId("faults-next").addEventListener("click", () => drawer.showFaults());
-setInterval(() => grid.tick(), 1000);
+byId("faults-next").addEventListener("click", () => {
+  grid.select(null);
+  drawer.showFaults();
+});
+byId("clear").addEventListener("click", () => send("DELETE", "/inspector/connections"));
+// What is not there any more grows no older.
+setInterval(() => gone.lost || grid.tick(), 1000);
 listen(
   {
     reset: () => store.reset(),
@@ -130,5 +132,6 @@ listen(
       drawSoon();
     },
   },
-  showState,
+  () => gone.showLive(),
+  (why) => gone.showLost(why),
 );

@@ -2,8 +2,9 @@
 
 import { copy } from "./copy.js";
 import { el, setAttribute, setHidden, setText } from "./dom.js";
-import { age, bytes, count, duration } from "./format.js";
+import { age, bytes, clock, count, duration, moment } from "./format.js";
 import { levelChip, setLevel } from "./levels.js";
+import { isLoss } from "./store.js";
 import { Waterfall, opening, waited } from "./waterfall.js";
 
 export const COLUMNS = [
@@ -17,13 +18,13 @@ export const COLUMNS = [
   ["phases", "Phases"],
   ["frames", "Frames"],
   ["bytes", "Bytes"],
-  ["code", "Code"],
-  ["age", "Age"],
+  ["began", "Began"],
 ];
 
 export class Row {
-  constructor(line, scale, now) {
+  constructor(line, store, scale) {
     this.line = line;
+    this.store = store;
     this.chip = levelChip(line.current.level);
     this.waterfall = new Waterfall();
     this.cells = Object.fromEntries(COLUMNS.map(([name]) => [name, cell(name)]));
@@ -35,45 +36,48 @@ export class Row {
     this.noIds = el("span", { class: "muted" });
     this.cells.ids.append(
       el("span", { class: "first" }, this.agent, this.noIds),
-      el("span", { class: "second" }, this.room, " ", this.job),
+      el("span", { class: "second" }, this.room, this.job),
     );
     this.clientFirst = el("span", { class: "first" });
     this.cells.client.append(this.clientFirst);
     [this.stateFirst, this.stateSecond] = two(this.cells.state);
     [this.framesIn, this.framesOut] = two(this.cells.frames);
     [this.bytesIn, this.bytesOut] = two(this.cells.bytes);
+    [this.clock, this.age] = two(this.cells.began);
     this.opened = second(this.cells.phases, this.waterfall.element);
     this.element = el(
       "div",
       { class: "row", role: "row", tabindex: "-1", "data-line": line.number },
       ...Object.values(this.cells),
     );
-    this.update(scale, now);
+    this.update(scale);
   }
 
   /** Writes everything. */
-  update(scale, now) {
+  update(scale) {
     const one = this.line.current;
     setText(this.cells.number, String(one.number));
     setLevel(this.chip, one.level);
     this.#updateFrom(one);
-    setText(this.stateFirst, one.state === "rejected" ? `rejected ${one.status}` : one.state);
+    setText(this.stateFirst, [one.state, one.state === "rejected" ? one.status : one.code].filter(Boolean).join(" "));
     setAttribute(this.stateFirst, "data-state", one.state);
     setText(this.stateSecond, one.fault ? `fault: ${one.fault}` : stateNote(one));
     setText(this.pathFirst, one.path ?? "–");
     setText(this.pathSecond, one.model ?? "");
     setText(this.clientFirst, one.client || (one.path ? "unnamed client" : one.peer));
     for (const name of ["agent", "room", "job"]) setId(this[name], name, one[name] ?? null);
-    setText(this.noIds, one.agent || one.path === undefined ? "" : one.room || one.job ? "no agent id" : "no ids sent");
-    setAttribute(this.stateSecond, "title", one.reason ?? null);
+    setText(this.noIds, missing(one));
+    setAttribute(this.stateSecond, "title", this.stateSecond.textContent);
     setAttribute(this.cells.path, "title", [one.path, one.model].filter(Boolean).join("  "));
     setAttribute(this.cells.client, "title", one.client || one.peer);
-    setText(this.cells.code, one.code === null ? "–" : String(one.code));
     setAttribute(this.element, "data-state", one.state);
     setAttribute(this.element, "data-lost", isLoss(one) ? "" : null);
     setAttribute(this.element, "data-level", one.level ?? "UNKNOWN");
     this.updateCounts();
-    this.updateTime(scale, now);
+    const began = this.store.date(one.times.accepted ?? one.times.requested);
+    setText(this.clock, clock(began));
+    setAttribute(this.cells.began, "title", moment(began));
+    this.updateTime(scale);
   }
 
   updateCounts() {
@@ -85,13 +89,14 @@ export class Row {
   }
 
   /** Writes what goes on by itself: the wait, the bar, the age. */
-  updateTime(scale, now) {
+  updateTime(scale) {
+    const now = this.store.now();
     const { times, state } = this.line.current;
     const wait = waited(times, now);
     setText(this.cells.wait, wait === null ? "–" : duration(wait));
     setText(this.opened, duration(opening(times, now)));
     const begun = times.accepted ?? times.requested;
-    setText(this.cells.age, age((times.ended ?? now) - begun));
+    setText(this.age, age((times.ended ?? now) - begun));
     this.waterfall.update(times, state, scale, now);
   }
 
@@ -99,20 +104,18 @@ export class Row {
     const before = this.line.previous;
     setHidden(this.from, before === null);
     if (before === null) return;
-    const still = before.state === "open" ? ", still open" : "";
-    setText(this.from, `was ${before.level}${still}`);
-    setAttribute(this.from, "title", `#${one.number} took over from #${before.number}${still}`);
+    const still = before.state === "open";
+    setText(this.from, still ? `${before.level} still open` : `was ${before.level}`);
+    const rest = still ? ", which is still open" : "";
+    setAttribute(this.from, "title", `#${one.number} took over from #${before.number}${rest}`);
   }
 }
 
-/** Whether it ended by anything but a Close that says that all is well. */
-export function isLoss(one) {
-  return one.state === "closed" && one.code !== null && one.code !== 1000 && one.code !== 1001;
-}
-
-/** Whether it was refused, or lost. */
-export function isFailure(one) {
-  return one.state === "rejected" || isLoss(one);
+/** What is missing of the ids, in words. */
+function missing(one) {
+  if (one.agent) return "";
+  if (one.path === undefined) return "–";
+  return one.room || one.job ? "no agent id" : "no ids sent";
 }
 
 function stateNote(one) {

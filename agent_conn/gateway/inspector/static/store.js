@@ -4,7 +4,17 @@
 // over from another, both belong to the line of the first, and the line shows the newest that
 // is open.
 
-export const STATES = ["handshaking", "open", "closed", "rejected", "answered"];
+export const STATES = ["failed", "handshaking", "open", "closed", "rejected", "answered"];
+
+/** Whether it ended by anything but a Close that says that all is well. */
+export function isLoss(one) {
+  return one.state === "closed" && one.code !== null && one.code !== 1000 && one.code !== 1001;
+}
+
+/** Whether it was refused, or lost. */
+export function isFailure(one) {
+  return one.state === "rejected" || isLoss(one);
+}
 
 export class Line {
   constructor(number) {
@@ -45,11 +55,17 @@ export class Store {
     this.removed = new Set();
     this.lineOf = new Map();
     this.offset = 0;
+    this.epoch = 0;
   }
 
   /** The gateway's clock, in seconds. */
   now() {
     return performance.now() / 1000 + this.offset;
+  }
+
+  /** The wall clock's time at a time of the gateway's clock. */
+  date(seconds) {
+    return new Date((this.epoch + seconds) * 1000);
   }
 
   connection(number) {
@@ -99,6 +115,7 @@ export class Store {
   setStatus(status) {
     this.status = status;
     this.offset = status.now - performance.now() / 1000;
+    this.epoch = status.clock - status.now;
   }
 
   /** The lines that changed since the last call, and those that are gone. */
@@ -129,6 +146,10 @@ function textOf(line) {
   return all.join("\n").toLowerCase();
 }
 
+function isState(one, state) {
+  return state === "failed" ? isFailure(one) : one.state === state;
+}
+
 /** Whether a line passes the filters; an empty filter lets everything through. */
 export function passes(line, filters) {
   const current = line.current;
@@ -136,6 +157,6 @@ export function passes(line, filters) {
     (filters.levels.size === 0 || filters.levels.has(current.level)) &&
     (filters.path === "" || current.path === filters.path) &&
     (filters.text === "" || textOf(line).includes(filters.text)) &&
-    (filters.state === "" || current.state === filters.state)
+    (filters.state === "" || isState(current, filters.state))
   );
 }

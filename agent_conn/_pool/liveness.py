@@ -1,4 +1,4 @@
-"""An idle connection: read, so that pings are answered and its end is noticed; looked at."""
+"""Whether a pooled connection is alive: it is read while idle, looked at, and kept alive."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import asyncio
 import contextvars
 import select
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import aiohttp
 
+from agent_conn._checks import told
 from agent_conn._connection import InferenceConnection
+from agent_conn._options import check_seconds
+from agent_conn.errors import ConfigurationError
 
 LOOKS = 8
 """Turns of the event loop after which a peer that goes on sending is taken to be alive."""
@@ -20,8 +24,28 @@ if hasattr(select, "poll"):
     _GONE = select.POLLHUP | select.POLLERR | select.POLLNVAL | getattr(select, "POLLRDHUP", 0)
 
 
-class IdleConnection:
-    """An open connection, read by a task while nobody borrows it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keepalive:
+    """What to send after a silence. Providers close sessions without a message for 8 to 30 s.
+
+    Raises:
+        ConfigurationError: a value is wrong; the message names it.
+    """
+
+    message: str | bytes = field(repr=False)
+    """Sent as a text or a binary message; pings do not count for providers."""
+    every: float = 5.0
+    """Seconds without a message to the peer. Choose half of what the provider waits, or less."""
+
+    def __post_init__(self) -> None:
+        message: object = self.message
+        if not isinstance(message, str | bytes):
+            raise ConfigurationError(f"message must be str or bytes, got {told(message)}")
+        check_seconds("every", self.every)
+
+
+class PooledConnection:
+    """An open connection of a pool: read while idle, so that pings are answered.
 
     What comes meanwhile answers nobody's question: ``on_message`` is called, and it is
     dropped. ``on_end`` is called where it ends while it is read here.
@@ -30,6 +54,7 @@ class IdleConnection:
     def __init__(
         self,
         connection: InferenceConnection,
+        keepalive: Keepalive | None,
         *,
         on_message: Callable[[], object],
         on_end: Callable[[], object],
@@ -39,6 +64,13 @@ class IdleConnection:
         self._on_message = on_message
         self._on_end = on_end
         self._reader: asyncio.Task[None] | None = None
+        self._keepalive: asyncio.Task[None] | None = None
+        if keepalive is not None:
+            self._keepalive = asyncio.create_task(
+                _keep_alive(self.ws, keepalive),
+                name="agent_conn.pool.keepalive",
+                context=contextvars.Context(),
+            )
         self._poll: select.poll | None = None
         sock = self.ws.get_extra_info("socket")
         if _GONE and sock is not None and sock.fileno() >= 0:
@@ -65,7 +97,7 @@ class IdleConnection:
                 return False
             if not arrived:
                 break
-        await self._stop()
+        await _stop(reader)
         self._reader = None
         return reader.cancelled() and not self.is_over()
 
@@ -74,18 +106,12 @@ class IdleConnection:
         return self.ws.closed or self.connection.is_closing()
 
     async def aclose(self) -> None:
-        """End the reading, then close the connection within its ``close_timeout``."""
+        """End the tasks here, then close the connection within its ``close_timeout``."""
         try:
-            await self._stop()
+            await _stop(self._reader)
+            await _stop(self._keepalive)
         finally:
             await self.connection.aclose()
-
-    async def _stop(self) -> None:
-        # A receive() that is cancelled loses no message.
-        while self._reader is not None and not self._reader.done():
-            if not self._reader.cancelling():
-                self._reader.cancel()
-            await asyncio.sleep(0)
 
     async def _read(self) -> None:
         while (await self.ws.receive()).type in _DATA:
@@ -96,3 +122,29 @@ class IdleConnection:
             # It is aiohttp's RuntimeError, where its last borrower still reads it.
             reader.exception()
             self._on_end()
+
+
+async def _stop(task: asyncio.Task[None] | None) -> None:
+    # A receive() that is cancelled loses no message.
+    while task is not None and not task.done():
+        if not task.cancelling():
+            task.cancel()
+        await asyncio.sleep(0)
+
+
+async def _keep_alive(ws: aiohttp.ClientWebSocketResponse, keepalive: Keepalive) -> None:
+    """Send ``keepalive.message`` whenever it is due, until the websocket ends."""
+    time, message = asyncio.get_running_loop().time, keepalive.message
+    sent = time()
+    while not ws.closed:
+        # Without ``last_sent`` it is sent as often as if nobody else sent anything.
+        due = max(sent, getattr(ws, "last_sent", None) or sent) + keepalive.every
+        if due > time():
+            await asyncio.sleep(due - time())
+            continue
+        sent = time()
+        try:
+            await (ws.send_str(message) if isinstance(message, str) else ws.send_bytes(message))
+        except (OSError, aiohttp.ClientError):
+            # Whoever reads the websocket is told of its end.
+            return
