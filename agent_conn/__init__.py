@@ -39,12 +39,14 @@ if TYPE_CHECKING:
     from agent_conn._pool.maintenance import Reset
     from agent_conn._pool.pool import ConnectionPool, PoolStatistics
     from agent_conn._pool.slot import CloseReason
-    from agent_conn._reconnect.loop import DialFactory, Reconnector, reconnect
+    from agent_conn._reconnect.attempts import DialFactory
+    from agent_conn._reconnect.handover import Drain, UpgradePolicy
+    from agent_conn._reconnect.loop import Reconnector, reconnect
     from agent_conn._reconnect.pump import Pump
     from agent_conn._reconnect.replay import GiveUpReason, ReplayBuffer, ReplayStatistics
     from agent_conn._reconnect.retry import Classify, RandomSource, RetryPolicy, classify_failure
+    from agent_conn._reconnect.standby import Standby
     from agent_conn._reconnect.statistics import ReconnectState, ReconnectStatistics
-    from agent_conn._reconnect.upgrade import Drain, UpgradePolicy
 
 __version__ = "0.1.0"
 
@@ -100,6 +102,7 @@ __all__ = [
     "RetryPolicy",
     "RoomConnected",
     "StateChanged",
+    "Standby",
     "StateError",
     "TlsSetting",
     "TokenSource",
@@ -123,8 +126,8 @@ _ON_DEMAND = {
     "classify_failure": "_reconnect.retry",
     "CloseReason": "_pool.slot",
     "ConnectionPool": "_pool.pool",
-    "DialFactory": "_reconnect.loop",
-    "Drain": "_reconnect.upgrade",
+    "DialFactory": "_reconnect.attempts",
+    "Drain": "_reconnect.handover",
     "GiveUpReason": "_reconnect.replay",
     "Keepalive": "_pool.liveness",
     "Lease": "_pool.acquire",
@@ -140,7 +143,8 @@ _ON_DEMAND = {
     "ReplayStatistics": "_reconnect.replay",
     "Reset": "_pool.maintenance",
     "RetryPolicy": "_reconnect.retry",
-    "UpgradePolicy": "_reconnect.upgrade",
+    "Standby": "_reconnect.standby",
+    "UpgradePolicy": "_reconnect.handover",
 }
 
 

@@ -17,6 +17,7 @@ from agent_conn._dial.endpoints import Endpoints
 from agent_conn._dial.handshake import Dial
 from agent_conn._dial.headers import RequestHeaders, read_url
 from agent_conn._dial.open_hook import OpenHook, run_on_open
+from agent_conn._dial.predial import Hold
 from agent_conn._dial.race import EndpointsDial
 from agent_conn._identity import (
     DEFAULT_HEADER_NAMES,
@@ -298,12 +299,18 @@ class InferenceConnection:
         """What is known up to now of how the connection opened and ended."""
         return self._record.build()
 
-    async def open(self, *, wait: bool = True, redial: int = 0) -> aiohttp.ClientWebSocketResponse:
+    async def open(
+        self, *, wait: bool = True, redial: int = 0, hold: Hold | None = None
+    ) -> aiohttp.ClientWebSocketResponse:
         """Open it, as awaiting it does. Without ``wait`` the room is only looked at.
 
-        ``redial`` is for the record: how many attempts went before.
+        ``redial`` is for the record: how many attempts went before. ``hold`` makes it a spare:
+        it is awaited in place of the room, once TCP and TLS are begun, and before the token and
+        the identity are read.
         """
         outcome = look(self._room_connected, self._connect_wait if wait else 0)
+        if hold is not None:
+            outcome, self._record.spare = None, True
         self._advance(Transition.WAIT if outcome is None else Transition.DIAL)
         self._record.redial = redial
         self._record.wait_outcome = outcome
@@ -312,7 +319,7 @@ class InferenceConnection:
         left: BaseException | None = None
         try:
             async with self._budget:
-                return await self._establish()
+                return await self._establish(hold)
         except AgentConnError as error:
             failure = self._expiry() if self._budget.expired() else error
         except TimeoutError:
@@ -355,7 +362,7 @@ class InferenceConnection:
                     self._settled = asyncio.Event()
                 await self._settled.wait()
 
-    async def _establish(self) -> aiohttp.ClientWebSocketResponse:
+    async def _establish(self, hold: Hold | None) -> aiohttp.ClientWebSocketResponse:
         record, now = self._record, asyncio.get_running_loop().time
         record.started_at = now()
         url = self._options.url
@@ -376,7 +383,7 @@ class InferenceConnection:
         self._opened = await self._dial.open(
             headers={} if waits else self._headers.read(),
             read_headers=self._headers.read_with_trace,
-            prepare=self._wait_and_prepare if waits else None,
+            prepare=partial(self._wait_and_prepare, hold) if waits else None,
         )
         self._headers.forget()
         self._advance(Transition.UPGRADE)
@@ -391,9 +398,15 @@ class InferenceConnection:
         log_opened(record, self.url)
         return self._opened.ws
 
-    async def _wait_and_prepare(self) -> None:
-        assert self._room_connected is not None
-        self._record.wait_outcome = await wait_for_room(self._room_connected, self._connect_wait)
+    async def _wait_and_prepare(self, hold: Hold | None) -> None:
+        record = self._record
+        if hold is not None:
+            await hold(self._dial.pre_dial if isinstance(self._dial, Dial) else None)
+            record.started_at = _now()
+            record.wait_outcome = look(self._room_connected, 0)
+        else:
+            assert self._room_connected is not None
+            record.wait_outcome = await wait_for_room(self._room_connected, self._connect_wait)
         self._advance(Transition.DIAL)
         assert self._budget is not None
         if not self._close_requested:

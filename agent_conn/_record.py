@@ -39,6 +39,8 @@ class ConnectionRecord:
     """Whether the request went out on the connection that was dialled during the wait."""
     redial: int = 0
     """How many attempts of its ``reconnect`` loop went before; 0 outside of one."""
+    spare: bool = False
+    """Whether it was dialled as the spare of its loop; where it is open and in use, it served."""
     dials: int = 0
     """Connections begun: 1, or 2 where a pre-dial failed or died and was replaced; those to
     further endpoints count too."""
@@ -106,6 +108,7 @@ class RecordBuilder:
     """What is known of one connection up to now. Times are of the loop's clock, in seconds."""
 
     redial: int = 0
+    spare: bool = False
     identity: AgentIdentity | None = None
     wait_outcome: WaitOutcome | None = None
     pre_dialed: bool = False
@@ -159,6 +162,7 @@ class RecordBuilder:
             wait_outcome=self.wait_outcome,
             pre_dialed=self.pre_dialed,
             redial=self.redial,
+            spare=self.spare,
             dials=self.dials,
             endpoint=None if self.endpoint is None else str(self.endpoint),
             pre_dial=seconds_between(self.pre_dial_started_at, self.pre_dial_ended_at),

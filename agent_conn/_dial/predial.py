@@ -14,6 +14,8 @@ from agent_conn._dial.network import Link, hung_up, watch_network
 from agent_conn._log import log
 from agent_conn._record import RecordBuilder
 
+Hold = Callable[["PreDial | None"], Awaitable[None]]
+"""Awaited with the pre-dial of a spare, or None where it can have none, before its request."""
 NO_TIMEOUT = aiohttp.ClientTimeout(total=None)
 """What bounds a dial is ``open_timeout``, and the wait for what runs beside it."""
 

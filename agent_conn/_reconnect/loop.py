@@ -4,47 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import random as random_module
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from types import TracebackType
 from typing import Self, TypeVar
 
 from agent_conn._connection import InferenceConnection
 from agent_conn._dial.drop import is_drop
 from agent_conn._lifecycle import ConnectionState, Ending
-from agent_conn._options import check_type, kind
+from agent_conn._options import check_seconds, check_type, kind
+from agent_conn._reconnect.attempts import Attempts, DialFactory
 from agent_conn._reconnect.ending import ended
-from agent_conn._reconnect.health import OriginHealth, Redial, health_of
+from agent_conn._reconnect.handover import Handovers, Reason, UpgradePolicy
+from agent_conn._reconnect.lifetime import Lifetime
 from agent_conn._reconnect.pump import Pump, as_loss, call
-from agent_conn._reconnect.retry import (
-    LONG_LIFE,
-    Pause,
-    RandomSource,
-    RetryBudget,
-    RetryPolicy,
-    is_outage,
-)
+from agent_conn._reconnect.retry import Pause, RandomSource, RetryPolicy
+from agent_conn._reconnect.standby import Spares, Standby
 from agent_conn._reconnect.statistics import (
     FOLLOWING,
     ReconnectState,
     ReconnectStatistics,
     StatisticsBuilder,
 )
-from agent_conn._reconnect.upgrade import UpgradePolicy, Upgrades
-from agent_conn.errors import (
-    AgentConnError,
-    ConfigurationError,
-    ConnectionLost,
-    OpenHookFailed,
-    StateError,
-)
-
-logger: logging.Logger = logging.getLogger("agent_conn")
+from agent_conn.errors import AgentConnError, ConfigurationError, ConnectionLost, StateError
 
 T = TypeVar("T")
-DialFactory = Callable[[], InferenceConnection]
-"""Makes a fresh connection, usually a ``functools.partial`` of ``InferenceConnection``."""
 
 
 def reconnect(
@@ -52,6 +36,8 @@ def reconnect(
     *,
     retry: RetryPolicy | None = None,
     upgrade: UpgradePolicy | None = None,
+    standby: Standby | None = None,
+    max_age: float | None = None,
     random: RandomSource = random_module.random,
 ) -> Reconnector:
     """Give open connections one after another, to a pump or to ``async for``.
@@ -73,6 +59,10 @@ def reconnect(
         dial: makes a fresh connection for each attempt.
         retry: how often and how fast; None: ``RetryPolicy()``.
         upgrade: what to do when the room comes late; None: ``UpgradePolicy()``.
+        standby: what to keep ready for a loss beside the connection in use; None: nothing.
+        max_age: seconds after which a connection is handed over to one that is opened beside
+            it, at the pump's boundary; up to a tenth earlier, so that not all are handed over
+            together. None: as long as it lives.
         random: gives numbers from 0 to 1, for the jitter.
 
     Raises:
@@ -85,40 +75,38 @@ def reconnect(
     upgrade = UpgradePolicy() if upgrade is None else upgrade
     problem: ConfigurationError | None = None
     try:
-        _check(dial, retry, upgrade, random)
+        _check(dial, retry, upgrade, standby, max_age, random)
     except ConfigurationError as error:
         problem = error.with_traceback(None)
     if problem is not None:
         # A partial's repr, which some loggers show with a traceback, holds the token.
         del dial
         raise problem
-    return Reconnector(dial, retry, upgrade, random)
+    return Reconnector(dial, retry, upgrade, standby, max_age, random)
 
 
 class Reconnector:
     """What ``reconnect`` gives. It is iterated, or run, once."""
 
     def __init__(
-        self, dial: DialFactory, retry: RetryPolicy, upgrade: UpgradePolicy, random: RandomSource
+        self,
+        dial: DialFactory,
+        retry: RetryPolicy,
+        upgrade: UpgradePolicy,
+        standby: Standby | None,
+        max_age: float | None,
+        random: RandomSource,
     ) -> None:
-        self._dial = dial
-        self._retry = retry
-        self._random = random
-        self._budget = RetryBudget(retry, random)
-        self._health = OriginHealth()
-        self._counted = StatisticsBuilder()
-        self._upgrades = Upgrades(upgrade, retry, random, self._make, self._counted)
+        counted = self._counted = StatisticsBuilder()
+        attempts = self._attempts = Attempts(dial, retry, random, counted)
+        beside = attempts.make_beside
+        self._handovers = Handovers(upgrade, max_age, retry, random, beside, counted)
+        self._spares = Spares(standby, max_age, random, beside, lambda: attempts.begun, counted)
         self._state = ReconnectState.IDLE
-        self._opening: InferenceConnection | None = None
         self._current: InferenceConnection | None = None
-        self._opened_at = 0.0
-        # Whether it was still open after LONG_LIFE; None before that.
-        self._outlived: bool | None = None
-        self._look: asyncio.TimerHandle | None = None
+        self._lifetime: Lifetime | None = None
         # How the pump met its end.
         self._drop: ConnectionLost | None = None
-        self._redial: Redial | None = None
-        self._dials = 0
         self._closing: asyncio.Task[None] | None = None
 
     @property
@@ -129,7 +117,8 @@ class Reconnector:
     @property
     def statistics(self) -> ReconnectStatistics:
         """What it has done up to now."""
-        return self._counted.build(self._budget.left)
+        left = self._attempts.budget.left
+        return self._counted.build(left, spare_ready=self._spares.ready)
 
     @property
     def last_error(self) -> AgentConnError | None:
@@ -138,15 +127,19 @@ class Reconnector:
 
     @property
     def connections(self) -> tuple[InferenceConnection, ...]:
-        """Those that the loop has and has not closed: opening, open, better, draining."""
-        found = (self._opening, self._current, *self._upgrades.connections)
+        """Those that the loop has not closed: opening, open, successor, draining, spare."""
+        own = (self._attempts.opening, self._current)
+        found = (*own, *self._handovers.connections, *self._spares.connections)
         closed = ConnectionState.CLOSED
         return tuple(one for one in found if one is not None and one.state is not closed)
 
     @property
-    def better(self) -> InferenceConnection | None:
-        """A better-attributed connection that is open and waits for the body to end its turn."""
-        return self._upgrades.better
+    def successor(self) -> InferenceConnection | None:
+        """The connection of an upgrade or a rotation that is open and waits for the boundary.
+
+        The body names the boundary by ending its turn, and is given that connection next.
+        """
+        return self._handovers.ready
 
     async def run(self, pump: Pump[T]) -> T | None:
         """Await ``pump(connection)`` with one connection after another, until it is done.
@@ -203,21 +196,25 @@ class Reconnector:
 
     def wake(self) -> None:
         """Dial now, if the loop is waiting to; otherwise nothing happens."""
-        if self._redial is not None:
-            self._redial.dial_now()
+        self._attempts.wake()
 
     async def upgrade(self) -> bool:
         """Open a connection under the ids that hold now beside the current one.
 
-        Returns whether there is one, ``on_open`` included, in ``better``. The body names the
-        boundary by ending its turn, and is given that connection next; the old one is drained as
-        the ``UpgradePolicy`` says. Where the ids that were sent still hold, or the dial fails,
-        the old one stays; a failure is logged, and in ``last_error``. Each identity is left once
-        in a loop's life, so that an id that comes and goes cannot make connections come and go.
+        Returns whether there is one, ``on_open`` included, in ``successor``. The old one is
+        drained as the ``UpgradePolicy`` says. Where the ids that were sent still hold, or the
+        dial fails, the old one stays; a failure is logged, and in ``last_error``. Each identity
+        is left once in a loop's life, so that an id that comes and goes cannot make connections
+        come and go.
         """
-        if self._current is None or self._closing is not None:
-            return False
-        return await self._upgrades.begin()
+        return await self._begin(Reason.UPGRADE)
+
+    async def rotate(self) -> bool:
+        """Open a connection beside the current one, whose end is near, under whatever ids.
+
+        For a pump that is told to go, such as by ``goAway``. Returns and works as ``upgrade``.
+        """
+        return await self._begin(Reason.ROTATION)
 
     async def aclose(self) -> None:
         """End the loop and close what is open. Bounded, idempotent, from any task.
@@ -227,10 +224,15 @@ class Reconnector:
         """
         if self._closing is None:
             self._advance(ReconnectState.CLOSING)
-            self.wake()
+            self._attempts.stop()
             self._closing = asyncio.create_task(self._release(), name="agent_conn.reconnect.close")
         # Closing a connection that is cancelled aborts it.
         await ended(self._closing)
+
+    async def _begin(self, reason: Reason) -> bool:
+        if self._current is None or self._closing is not None:
+            return False
+        return await self._handovers.begin(reason)
 
     async def _next(self) -> InferenceConnection | None:
         """The next open connection, or None once the loop is closing."""
@@ -238,8 +240,9 @@ class Reconnector:
         if self._current is not None:
             pause = await self._end_turn(self._current)
         while self._current is None and self._closing is None:
-            if pause.seconds > 0 or self._health.down:
-                await self._back_off(pause)
+            if self._attempts.must_wait(pause):
+                self._advance(ReconnectState.BACKOFF)
+                await self._attempts.wait(pause)
             if self._closing is None:
                 pause = await self._attempt()
         return None if self._closing is not None else self._current
@@ -247,39 +250,24 @@ class Reconnector:
     async def _attempt(self) -> Pause:
         """Dial once. Returns how long to wait before the next, if it failed."""
         self._advance(ReconnectState.DIALING)
-        redial, self._dials = self._dials, self._dials + 1
-        self._counted.count(dials=1)
-        connection = self._opening = self._make()
-        try:
-            await connection.open(wait=redial == 0, redial=redial)
-        except AgentConnError as error:
-            failure = _complete(error, connection)
+        spare = await self._spares.take_held()
+        if spare is None:
+            found = await self._attempts.attempt()
         else:
-            self._share_health(connection).opened()
-            if self._closing is None:
-                self._hand_out(connection, _now())
-            else:
-                await connection.aclose()
-            return Pause(0.0)
-        finally:
-            self._opening = None
-        if self._closing is not None:
-            return Pause(0.0)
-        self._counted.count(failed=1)
-        self._counted.last_error = failure
-        if is_outage(failure):
-            self._share_health(connection).failed(self._random)
-        return self._budget.failed(failure)
+            found = await self._attempts.attempt_with(spare)
+        if isinstance(found, Pause):
+            return found
+        await self._use(found, _now())
+        return Pause(0.0)
 
     async def _end_turn(self, old: InferenceConnection) -> Pause:
-        """End the body's turn. Returns how long to wait, if there is no better connection."""
+        """End the body's turn. Returns how long to wait, if nothing takes over."""
         alive = old.state is ConnectionState.OPEN and not old.ws.closed and self._drop is None
-        successor = self._upgrades.successor
-        ready = successor is not None and await successor.decided()
+        # What is being opened is waited for, but not where a spare makes a loss good sooner.
+        ready = (alive or not self._spares.ready) and await self._handovers.decided()
         if ready and alive and not old.is_closing() and await self._take_over():
             return Pause(0.0)
-        self._stop_looking()
-        lived = 0.0 if self._outlived is False else _now() - self._opened_at
+        lived = 0.0 if self._lifetime is None else self._lifetime.end()
         await old.aclose()
         if self._closing is not None:
             return Pause(0.0)
@@ -287,76 +275,55 @@ class Reconnector:
         self._counted.count(lost=1)
         self._counted.last_error = loss
         elsewhere = old.endpoints is not None and old.endpoints.health.works()
-        pause = self._budget.lost(loss, lived, elsewhere=elsewhere)
-        if await self._take_over():
+        pause = self._attempts.budget.lost(loss, lived, elsewhere=elsewhere)
+        if await self._take_over() or await self._take_spare():
             return Pause(0.0)
         self._current = None
-        self._upgrades.follow(None)
+        self._handovers.follow(None)
+        await self._spares.rest()
         return pause
 
     async def _take_over(self) -> bool:
-        successor = await self._upgrades.take_over()
-        if successor is None:
+        if self._handovers.ready is None:
             return False
-        if self._closing is not None:
-            await successor.connection.aclose()
-            return False
-        self._hand_out(successor.connection, successor.opened_at)
-        return True
+        successor = await self._handovers.take_over()
+        if successor is not None:
+            await self._use(successor.connection, successor.opened_at)
+        return successor is not None
 
-    def _hand_out(self, connection: InferenceConnection, opened_at: float) -> None:
+    async def _take_spare(self) -> bool:
+        await self._handovers.give_up()
+        connection = await self._spares.take_open()
+        if connection is not None:
+            await self._use(connection, _now())
+        return connection is not None
+
+    async def _use(self, connection: InferenceConnection, opened_at: float) -> None:
+        """Make it the one in use, unless the loop is closing."""
+        if self._closing is not None:
+            await connection.aclose()
+            return
         self._advance(ReconnectState.OPEN)
         self._counted.count(opened=1)
-        self._current, self._opened_at, self._drop = connection, opened_at, None
-        self._outlived = None
-        self._stop_looking()
-        # A body may look at its connection long after that has ended.
-        loop = asyncio.get_running_loop()
-        self._look = loop.call_at(opened_at + LONG_LIFE, self._look_at, connection)
-        self._upgrades.follow(connection)
-
-    def _look_at(self, connection: InferenceConnection) -> None:
-        self._outlived = not connection.is_closing()
-
-    def _stop_looking(self) -> None:
-        if self._look is not None:
-            self._look.cancel()
+        self._current, self._drop = connection, None
+        if self._lifetime is not None:
+            self._lifetime.end()
+        self._lifetime = Lifetime(connection, opened_at)
+        self._handovers.follow(connection, opened_at)
+        self._spares.keep()
 
     def _is_done(self, connection: InferenceConnection) -> bool:
         """Whether a pump that returned nothing wants no other connection."""
         here = connection.record.ended in {Ending.CLOSED_HERE, Ending.ABORTED}
-        return (here or not connection.ws.closed) and self._upgrades.successor is None
-
-    def _make(self) -> InferenceConnection:
-        connection: object = self._dial()
-        if isinstance(connection, InferenceConnection):
-            return connection
-        raise ConfigurationError(f"dial must return an InferenceConnection, got {kind(connection)}")
-
-    def _share_health(self, connection: InferenceConnection) -> OriginHealth:
-        """The health of where ``connection`` leads."""
-        if self._retry.share_health and connection.url.host:
-            self._health = health_of(connection.endpoints or connection.url.origin())
-        return self._health
-
-    async def _back_off(self, pause: Pause) -> None:
-        self._advance(ReconnectState.BACKOFF)
-        extra = {"delay": pause.seconds, "redials_left": self._budget.left}
-        logger.info("redial_scheduled", extra=extra)
-        started = _now()
-        redial = self._redial = Redial(started + pause.seconds, started + pause.least, self._random)
-        try:
-            await self._health.wait(redial)
-        finally:
-            self._redial = None
-            self._counted.count(waited=_now() - started)
+        return (here or not connection.ws.closed) and not self._handovers.pending
 
     async def _release(self) -> None:
         name = "agent_conn.reconnect.close_one"
-        self._stop_looking()
+        if self._lifetime is not None:
+            self._lifetime.end()
         closing = [asyncio.create_task(one.aclose(), name=name) for one in self.connections]
         try:
-            await ended(*closing, *self._upgrades.closing())
+            await ended(*closing, *self._handovers.closing(), *self._spares.closing())
         finally:
             self._advance(ReconnectState.CLOSED)
 
@@ -374,7 +341,14 @@ class Reconnector:
         self._state = state
 
 
-def _check(dial: object, retry: object, upgrade: object, random: object) -> None:
+def _check(
+    dial: object,
+    retry: object,
+    upgrade: object,
+    standby: object,
+    max_age: object,
+    random: object,
+) -> None:
     """Raises ConfigurationError where an argument of ``reconnect`` is wrong."""
     if not callable(dial) or inspect.iscoroutinefunction(dial):
         got = "an async def" if callable(dial) else kind(dial)
@@ -383,16 +357,12 @@ def _check(dial: object, retry: object, upgrade: object, random: object) -> None
         )
     check_type("retry", retry, RetryPolicy)
     check_type("upgrade", upgrade, UpgradePolicy)
+    if standby is not None:
+        check_type("standby", standby, Standby)
+    if max_age is not None:
+        check_seconds("max_age", max_age)
     if not callable(random):
         raise ConfigurationError(f"random must be callable, got {kind(random)}")
-
-
-def _complete(error: AgentConnError, connection: InferenceConnection) -> AgentConnError:
-    """``error`` of a dial, with how the connection ended where its hook met the end."""
-    if isinstance(error, OpenHookFailed) and error.retryable:
-        # A Close that the hook had not read yet was read since.
-        error.loss = error.loss or connection.loss
-    return error
 
 
 def _now() -> float:

@@ -37,13 +37,13 @@ class ReconnectStatistics:
     """What a loop has done up to now."""
 
     dials: int = 0
-    """Attempts begun, those of upgrades left out."""
+    """Attempts begun; those of upgrades, rotations and spares are left out."""
     failed: int = 0
     """Attempts that did not open."""
     opened: int = 0
-    """Connections handed out, those of upgrades included."""
+    """Connections handed out, successors and spares included."""
     lost: int = 0
-    """Connections that ended, or were left, before a better one took over."""
+    """Connections that ended, or were left, before a successor took over."""
     waited: float = 0.0
     """Seconds between attempts."""
     redials_left: float | None = None
@@ -53,6 +53,18 @@ class ReconnectStatistics:
     """Upgrades whose dial failed, or gave no better connection."""
     upgraded: int = 0
     """Connections that took over from one under other ids."""
+    rotations_begun: int = 0
+    rotations_failed: int = 0
+    """Rotations whose dial failed."""
+    rotated: int = 0
+    """Connections that took over from one under the same ids."""
+    spares_dialed: int = 0
+    spares_failed: int = 0
+    """Spares that did not come up, or were found dead when they were used."""
+    spares_used: int = 0
+    """Losses that a spare made good."""
+    spare_ready: bool = False
+    """Whether a spare is there now."""
     drains_cut: int = 0
     """Drains that failed, or were still at it after ``drain_timeout``."""
     last_error: str | None = None
@@ -73,8 +85,10 @@ class StatisticsBuilder:
         }
         self._counted = replace(self._counted, **counted)
 
-    def build(self, redials_left: float | None) -> ReconnectStatistics:
+    def build(self, redials_left: float | None, *, spare_ready: bool) -> ReconnectStatistics:
         """What was counted up to now."""
         error = self.last_error
         told = None if error is None else f"{type(error).__name__}: {error}"
-        return replace(self._counted, redials_left=redials_left, last_error=told)
+        return replace(
+            self._counted, redials_left=redials_left, spare_ready=spare_ready, last_error=told
+        )

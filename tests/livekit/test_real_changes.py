@@ -217,7 +217,7 @@ class Stream:
         await connection.ws.send_json(
             {"type": "session.create", "settings": {"sample_rate": "16000"}}
         )
-        while self._loop.better is None and not self._ending:
+        while self._loop.successor is None and not self._ending:
             await connection.ws.send_json({"type": "input_audio", "audio": "AAAA" * 400})
             # As fast as somebody speaks.
             await asyncio.sleep(0.0375)
