@@ -93,7 +93,7 @@ class Sweep:
         room = Room()
         waits = None if self.room_after is None else room.connected
         return room, self.pair.dial(
-            identity=room.identity, room_connected=waits, connect_wait=None, open_timeout=2.0
+            identity=room.identity, room_connected=waits, connect_wait=None, open_timeout=5.0
         )
 
     async def _connect(self, room: Room) -> None:
@@ -142,14 +142,14 @@ async def test_cancelled_while_two_are_dialled(
     sweep = Sweep(pair, StallAtTLS(), room_after, cancels)
     opened = [await sweep.end_after(asyncio.sleep(moment)) for moment in AROUND_THE_RACE]
     assert not opened[0]
-    assert await sweep.end_after(asyncio.sleep(0.5))
+    assert await sweep.end_after(asyncio.sleep(1.5))
 
 
 async def test_closed_while_two_are_dialled(pair: Pair) -> None:
     sweep = Sweep(pair, StallAtTLS())
     opened = [await sweep.close_after(asyncio.sleep(moment)) for moment in AROUND_THE_RACE]
     assert not opened[0]
-    assert await sweep.close_after(asyncio.sleep(0.5))
+    assert await sweep.close_after(asyncio.sleep(1.5))
 
 
 async def test_cancelled_on_the_turn_on_which_its_share_ends(any_pair: Pair) -> None:
