@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from typing import Any
 
 import aiohttp
@@ -41,7 +40,6 @@ from agent_conn.gateway import (
     Redirect,
     Reject,
     Reset,
-    StallAtAccept,
     StallAtTLS,
     StallInHandshake,
 )
@@ -130,21 +128,6 @@ async def test_a_refusal_of_the_caller_does_not_move_on(
     assert await echoed(any_pair.dial()) == any_pair.near.url("/v1/echo")
 
 
-@pytest.mark.parametrize("fault", [StallAtTLS(), StallAtAccept()], ids=repr)
-async def test_a_black_hole_costs_the_first_open_the_head_start_and_the_next_nothing(
-    pair: Pair, fault: Fault
-) -> None:
-    pair.near.inject(fault, times=None)
-    async with Stopwatch() as first:
-        connection = pair.dial()
-        assert await echoed(connection) == pair.far.url("/v1/echo")
-    assert HEAD_START - 0.02 < first.elapsed < 2 * HEAD_START
-    assert connection.record.dials == 2
-    async with Stopwatch() as second:
-        assert await echoed(pair.dial()) == pair.far.url("/v1/echo")
-    assert second.elapsed < HEAD_START
-
-
 async def test_the_token_is_minted_once_for_all(pair: Pair) -> None:
     minted: list[str] = []
 
@@ -172,43 +155,6 @@ async def test_each_upgrade_reads_the_identity_anew(pair: Pair, room: Room) -> N
     await echoed(connection)
     assert connection.attribution is AttributionLevel.AGENT
     assert len(read) >= 2
-
-
-async def test_one_upgrade_at_a_time_is_sent_and_who_waits_is_next(pair: Pair) -> None:
-    """The near one is connected late, when the far one has the Upgrade and does not answer."""
-    late = asyncio.Event()
-    piping: list[asyncio.Task[None]] = []
-
-    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await late.wait()
-        to_near = await asyncio.open_connection("127.0.0.1", pair.near.port)
-        there, back = pipe(reader, to_near[1]), pipe(to_near[0], writer)
-        piping.extend(asyncio.create_task(one, name="pipe") for one in (there, back))
-
-    async with await asyncio.start_server(carry, "127.0.0.1", 0) as line:
-        near = f"wss://127.0.0.1:{line.sockets[0].getsockname()[1]}/v1/echo"
-        pair.far.inject(StallInHandshake())
-        endpoints = Endpoints([near, pair.far.url("/v1/echo")])
-        connection = InferenceConnection(pair.session, endpoints, open_timeout=2.0)
-        opening = asyncio.create_task(echoed(connection))
-        await pair.far.wait_until(lambda: len(pair.far.handshakes) == 1)
-        late.set()
-        await pair.near.wait_until(lambda: pair.near.accepted == 1)
-        # The far one has its share of open_timeout, and no more.
-        assert await opening == near
-        await asyncio.gather(*piping)
-    (first,), (second,) = pair.far.handshakes, pair.near.handshakes
-    assert second.secured_at is not None
-    assert second.request_at - second.secured_at > 0.3
-    assert first.request_at < second.secured_at
-    assert connection.record.dials == 2
-
-
-async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(ConnectionError):
-        while data := await reader.read(65_536):
-            writer.write(data)
-    writer.close()
 
 
 async def test_where_each_has_failed_the_last_failure_is_raised(any_pair: Pair) -> None:
@@ -299,53 +245,6 @@ async def test_a_failing_token_or_level_dials_no_other(pair: Pair) -> None:
     met = await failed(pair.dial(require=AttributionLevel.JOB))
     assert isinstance(met, AttributionUnavailable)
     assert pair.far.accepted == 0
-
-
-async def test_while_the_room_is_awaited_only_what_answers_is_pre_dialled(
-    any_pair: Pair, room: Room
-) -> None:
-    connection = any_pair.dial(
-        identity=room.identity, room_connected=room.connected, connect_wait=None
-    )
-    opening = asyncio.create_task(echoed(connection))
-    await any_pair.near.wait_until(lambda: any_pair.near.accepted == 1)
-    await asyncio.sleep(1.5 * HEAD_START)
-    assert any_pair.far.accepted == 0
-    assert any_pair.near.handshakes == []
-    room.connected.set()
-    await opening
-    record = connection.record
-    assert (record.pre_dialed, record.dials) == (True, 1)
-    assert record.pre_dial is not None
-    assert record.pre_dial < HEAD_START
-    assert record.attribution is AttributionLevel.AGENT
-
-
-async def test_while_the_room_is_awaited_the_next_is_pre_dialled_beside_a_black_hole(
-    pair: Pair, room: Room
-) -> None:
-    pair.near.inject(StallAtTLS())
-    connection = pair.dial(identity=room.identity, room_connected=room.connected, connect_wait=None)
-    opening = asyncio.create_task(echoed(connection))
-    await pair.far.wait_until(lambda: pair.far.accepted == 1)
-    await asyncio.sleep(0.1)
-    async with Stopwatch() as watch:
-        room.connected.set()
-        assert await opening == pair.far.url("/v1/echo")
-    assert watch.elapsed < 0.1
-    record = connection.record
-    assert (record.pre_dialed, record.dials) == (True, 2)
-    assert record.pre_dial is not None
-    assert record.pre_dial < HEAD_START
-
-
-@pytest.mark.parametrize("limits", [{"limit": 1}, {"force_close": True}], ids=repr)
-async def test_connectors_that_leave_no_room_for_a_race_still_move_on(
-    limits: dict[str, Any], loop_reports: list[dict[str, Any]]
-) -> None:
-    async with open_pair(tls=True, **limits) as pair:
-        pair.near.inject(Reject(503))
-        assert await echoed(pair.dial()) == pair.far.url("/v1/echo")
 
 
 @pytest.mark.parametrize(
