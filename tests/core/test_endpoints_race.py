@@ -20,7 +20,6 @@ from agent_conn.gateway import (
     Fault,
     Gateway,
     Reject,
-    Reset,
     StallAtAccept,
     StallAtTLS,
     StallInHandshake,
@@ -157,18 +156,24 @@ async def test_while_the_room_is_awaited_the_next_is_pre_dialled_beside_a_black_
 async def test_a_black_hole_met_after_the_room_has_connected_is_raced_too(
     pair: Pair, room: Room
 ) -> None:
-    """The connection that was up has died meanwhile, and its endpoint answers no more."""
-    connection = pair.dial(room_connected=room.connected, connect_wait=None)
-    pair.near.inject(Reset("tls"))
-    pair.near.inject(StallAtTLS())
-    # The far one fails as well, so that there is none when the room connects.
-    pair.far.inject(Reset("tls"))
-    opening = asyncio.create_task(echoed(connection))
-    await pair.far.wait_until(lambda: pair.far.accepted == 1)
-    await pair.idle()
-    async with Stopwatch() as watch:
-        room.connected.set()
-        assert await opening == pair.far.url("/v1/echo")
+    """What was up, so that no other was dialled, has died, and its endpoint is silent now."""
+    async with LateLine(pair.near) as line:
+        line.open.set()
+        endpoints = Endpoints([line.url, pair.far.url("/v1/echo")])
+        connection = InferenceConnection(
+            pair.session, endpoints, room_connected=room.connected, connect_wait=None
+        )
+        opening = asyncio.create_task(echoed(connection))
+        await pair.near.wait_until(lambda: pair.near.accepted == 1)
+        await asyncio.sleep(2 * HEAD_START)
+        assert pair.far.accepted == 0
+        line.open.clear()
+        line.clients[0].transport.abort()
+        await pair.idle()
+        async with Stopwatch() as watch:
+            room.connected.set()
+            assert await opening == pair.far.url("/v1/echo")
+        line.open.set()
     assert watch.elapsed < 4 * HEAD_START
 
 
