@@ -4,36 +4,14 @@ import logging
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from agent_conn._connection import InferenceConnection
-from agent_conn._dial.endpoints import Endpoints
-from agent_conn._dial.open_hook import OpenHook
-from agent_conn._identity import AgentIdentity, AttributionLevel, HeaderNames, IdentitySource
-from agent_conn._lifecycle import TRANSITIONS, ConnectionState, Ending, Transition
-from agent_conn._options import HeadersSource, TlsSetting, TokenSource, UrlSource
-from agent_conn._record import ConnectionObserver, ConnectionRecord, StateChanged, TraceHeaders
-from agent_conn._room import RoomConnected, WaitOutcome
-from agent_conn._usage import Usage, UsageMeter
-from agent_conn.errors import (
-    AgentConnError,
-    AttributionUnavailable,
-    ConfigurationError,
-    ConnectError,
-    ConnectionLost,
-    ConnectTimeout,
-    DialFailed,
-    HandshakeInvalid,
-    HandshakeRejected,
-    OpenHookFailed,
-    Phase,
-    PoolTimeout,
-    Quota,
-    RetriesExhausted,
-    StateError,
-    TokenUnavailable,
-)
-
 if TYPE_CHECKING:
     from agent_conn._attribution import AttributionMiddleware
+    from agent_conn._connection import InferenceConnection
+    from agent_conn._dial.endpoints import Endpoints
+    from agent_conn._dial.open_hook import OpenHook
+    from agent_conn._identity import AgentIdentity, AttributionLevel, HeaderNames, IdentitySource
+    from agent_conn._lifecycle import TRANSITIONS, ConnectionState, Ending, Transition
+    from agent_conn._options import HeadersSource, TlsSetting, TokenSource, UrlSource
     from agent_conn._pool.acquire import Lease, Probe
     from agent_conn._pool.liveness import Keepalive
     from agent_conn._pool.maintenance import Reset
@@ -47,6 +25,27 @@ if TYPE_CHECKING:
     from agent_conn._reconnect.retry import Classify, RandomSource, RetryPolicy, classify_failure
     from agent_conn._reconnect.standby import Standby
     from agent_conn._reconnect.statistics import ReconnectState, ReconnectStatistics
+    from agent_conn._record import ConnectionObserver, ConnectionRecord, StateChanged, TraceHeaders
+    from agent_conn._room import RoomConnected, WaitOutcome
+    from agent_conn._usage import Usage, UsageMeter
+    from agent_conn.errors import (
+        AgentConnError,
+        AttributionUnavailable,
+        ConfigurationError,
+        ConnectError,
+        ConnectionLost,
+        ConnectTimeout,
+        DialFailed,
+        HandshakeInvalid,
+        HandshakeRejected,
+        OpenHookFailed,
+        Phase,
+        PoolTimeout,
+        Quota,
+        RetriesExhausted,
+        StateError,
+        TokenUnavailable,
+    )
 
 __version__ = "0.1.0"
 
@@ -119,33 +118,101 @@ __all__ = [
     "reconnect",
 ]
 
-# Imported on first use: together they take as long to import as all the rest.
-_ON_DEMAND = {
-    "AttributionMiddleware": "_attribution",
-    "Classify": "_reconnect.retry",
-    "classify_failure": "_reconnect.retry",
-    "CloseReason": "_pool.slot",
-    "ConnectionPool": "_pool.pool",
-    "DialFactory": "_reconnect.attempts",
-    "Drain": "_reconnect.handover",
-    "GiveUpReason": "_reconnect.replay",
-    "Keepalive": "_pool.liveness",
-    "Lease": "_pool.acquire",
-    "PoolStatistics": "_pool.pool",
-    "Probe": "_pool.acquire",
-    "Pump": "_reconnect.pump",
-    "RandomSource": "_reconnect.retry",
-    "reconnect": "_reconnect.loop",
-    "Reconnector": "_reconnect.loop",
-    "ReconnectState": "_reconnect.statistics",
-    "ReconnectStatistics": "_reconnect.statistics",
-    "ReplayBuffer": "_reconnect.replay",
-    "ReplayStatistics": "_reconnect.replay",
-    "Reset": "_pool.maintenance",
-    "RetryPolicy": "_reconnect.retry",
-    "Standby": "_reconnect.standby",
-    "UpgradePolicy": "_reconnect.handover",
+# Imported on first use, so that the pytest plugin costs nothing where no test asks for it.
+_MODULES = {
+    "_attribution": ("AttributionMiddleware",),
+    "_connection": ("InferenceConnection",),
+    "_dial.endpoints": ("Endpoints",),
+    "_dial.open_hook": ("OpenHook",),
+    "_identity": (
+        "AgentIdentity",
+        "AttributionLevel",
+        "HeaderNames",
+        "IdentitySource",
+    ),
+    "_lifecycle": (
+        "ConnectionState",
+        "Ending",
+        "TRANSITIONS",
+        "Transition",
+    ),
+    "_options": (
+        "HeadersSource",
+        "TlsSetting",
+        "TokenSource",
+        "UrlSource",
+    ),
+    "_pool.acquire": (
+        "Lease",
+        "Probe",
+    ),
+    "_pool.liveness": ("Keepalive",),
+    "_pool.maintenance": ("Reset",),
+    "_pool.pool": (
+        "ConnectionPool",
+        "PoolStatistics",
+    ),
+    "_pool.slot": ("CloseReason",),
+    "_reconnect.attempts": ("DialFactory",),
+    "_reconnect.handover": (
+        "Drain",
+        "UpgradePolicy",
+    ),
+    "_reconnect.loop": (
+        "Reconnector",
+        "reconnect",
+    ),
+    "_reconnect.pump": ("Pump",),
+    "_reconnect.replay": (
+        "GiveUpReason",
+        "ReplayBuffer",
+        "ReplayStatistics",
+    ),
+    "_reconnect.retry": (
+        "Classify",
+        "RandomSource",
+        "RetryPolicy",
+        "classify_failure",
+    ),
+    "_reconnect.standby": ("Standby",),
+    "_reconnect.statistics": (
+        "ReconnectState",
+        "ReconnectStatistics",
+    ),
+    "_record": (
+        "ConnectionObserver",
+        "ConnectionRecord",
+        "StateChanged",
+        "TraceHeaders",
+    ),
+    "_room": (
+        "RoomConnected",
+        "WaitOutcome",
+    ),
+    "_usage": (
+        "Usage",
+        "UsageMeter",
+    ),
+    "errors": (
+        "AgentConnError",
+        "AttributionUnavailable",
+        "ConfigurationError",
+        "ConnectError",
+        "ConnectTimeout",
+        "ConnectionLost",
+        "DialFailed",
+        "HandshakeInvalid",
+        "HandshakeRejected",
+        "OpenHookFailed",
+        "Phase",
+        "PoolTimeout",
+        "Quota",
+        "RetriesExhausted",
+        "StateError",
+        "TokenUnavailable",
+    ),
 }
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __dir__() -> list[str]:
@@ -153,6 +220,7 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> object:
-    if name not in _ON_DEMAND:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_ON_DEMAND[name]}"), name)
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    return value

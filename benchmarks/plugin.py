@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 
 MOST_MILLISECONDS = 15
-WITH_IT = ("-p", "pytest_agent_conn")
+WITH_IT = ("-p", "agent_conn._pytest_plugin")
 
 
 def milliseconds_of_a_run(project: str, options: tuple[str, ...]) -> float:

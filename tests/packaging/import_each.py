@@ -45,7 +45,9 @@ def problem_of(module: str, extras: set[str]) -> str | None:
 
 
 def main(extras: set[str]) -> None:
-    names = [each for each in modules() if not extras or each.startswith(MAY_NEED_AN_EXTRA)]
+    # pytest itself imports the plugin.
+    found = [each for each in modules() if each != "agent_conn._pytest_plugin"]
+    names = [each for each in found if not extras or each.startswith(MAY_NEED_AN_EXTRA)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         problems = [each for each in pool.map(problem_of, names, [extras] * len(names)) if each]
     if problems:

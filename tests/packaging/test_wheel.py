@@ -120,7 +120,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     source = [path for path in (ROOT / "agent_conn").rglob("*") if path.is_file()]
     expected = {
         path.relative_to(ROOT).as_posix() for path in source if "__pycache__" not in path.parts
-    } | {"pytest_agent_conn.py"}
+    }
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert held == expected

@@ -129,7 +129,7 @@ def test_livekits_own_tts_dials_the_gateway_with_nothing_but_the_environment(
     pytester.runpytest_subprocess("--asyncio-mode=auto").assert_outcomes(passed=1)
 
 
-BARE = ["-p", "no:cacheprovider", "-p", "pytest_agent_conn"]
+BARE = ["-p", "no:cacheprovider", "-p", "agent_conn._pytest_plugin"]
 
 
 def test_a_run_that_uses_none_imports_nothing_for_them(
@@ -141,8 +141,8 @@ def test_a_run_that_uses_none_imports_nothing_for_them(
         import sys
 
         def test_nothing():
-            assert "pytest_agent_conn" in sys.modules
-            assert {"agent_conn", "aiohttp", "asyncio", "ssl"}.isdisjoint(sys.modules)
+            assert "agent_conn._pytest_plugin" in sys.modules
+            assert {"agent_conn.testing", "aiohttp", "asyncio", "ssl"}.isdisjoint(sys.modules)
         """
     )
     pytester.runpytest_subprocess(*BARE).assert_outcomes(passed=1)
