@@ -107,6 +107,8 @@ async def worker(
         host="127.0.0.1",
         port=0,
         shutdown_process_timeout=10.0,
+        # On a busy machine a process takes longer than the default of 10 s to import all it needs.
+        initialize_process_timeout=40.0,
     )
     server.rtc_session(entrypoint)
     registered = asyncio.Event()
