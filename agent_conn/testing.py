@@ -20,6 +20,7 @@ from typing import Any, Self, TypeVar
 from agent_conn._identity import AgentIdentity, AttributionLevel
 from agent_conn._options import check_seconds
 from agent_conn._room import RoomConnected
+from agent_conn._usage import Usage
 from agent_conn.errors import StateError
 from agent_conn.gateway import Connection, Fault, Gateway, Handshake, SpeechEngine
 
@@ -121,6 +122,11 @@ class InferenceGateway:
     def handshakes(self) -> list[Handshake]:
         """Every request so far, in the order they came, with its identity and level."""
         return self._call(lambda: self._gateway.handshakes)
+
+    @property
+    def usage(self) -> tuple[Usage, ...]:
+        """What each caller has used of `/v1/stt` and `/v1/tts` so far, by the ids it sent."""
+        return self._call(lambda: self._gateway.usage)
 
     @property
     def connections(self) -> list[Connection]:

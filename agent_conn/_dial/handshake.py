@@ -8,7 +8,6 @@ session, whose requests go to the session itself and through a guard.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
@@ -48,8 +47,6 @@ from agent_conn.errors import (
 )
 
 T = TypeVar("T")
-
-logger: logging.Logger = logging.getLogger("agent_conn")
 
 BODY_TIMEOUT = 1.0
 """Seconds to wait for a rejection's body: the status alone decides."""
@@ -169,7 +166,9 @@ class Dial:
             proxy_headers=options.proxy_headers,
         )
         await check_opened(ws, options.close_timeout, guarded=self._link is not None)
-        self._meter(ws)
+        if options.usage is not None:
+            assert isinstance(ws, InferenceWebSocket)
+            ws.counter = MeteredMessages(options.usage, self._record.identity or AgentIdentity())
         assert self._response is not None
         assert self._link is not None
         assert self._secrets is not None
@@ -256,18 +255,6 @@ class Dial:
         except Exception as error:
             failure = self._final() or translate(error, self._url.origin())
         raise failure
-
-    def _meter(self, ws: aiohttp.ClientWebSocketResponse) -> None:
-        if self._options.usage is None:
-            return
-        if not isinstance(ws, InferenceWebSocket):
-            name = type(ws).__name__
-            logger.warning(
-                "usage_not_counted: the websocket is a %s", name, extra={"websocket": name}
-            )
-            return
-        caller = self._record.identity or AgentIdentity()
-        ws.counter = MeteredMessages(self._options.usage, caller)
 
     def _check_route(self, request: aiohttp.ClientRequest) -> None:
         """Refuse what aiohttp would send a token through, whoever set the proxy or the header."""

@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 import pytest
 from livekit import rtc
 from livekit.agents import AgentServer, JobContext, JobExecutorType
+from livekit.agents import __version__ as livekit_version
 from livekit_local_server import LiveKitServer, find_server
 
 from agent_conn.gateway import Gateway
@@ -27,6 +28,12 @@ REQUIRED = os.environ.get("AGENT_CONN_REQUIRE_LIVEKIT") == "1"
 needs_server = pytest.mark.skipif(
     find_server() is None and not REQUIRED, reason="no LiveKit server on this machine"
 )
+
+THREAD, PROCESS = JobExecutorType.THREAD, JobExecutorType.PROCESS
+EXECUTORS = [THREAD, PROCESS]
+if tuple(map(int, livekit_version.split(".")[:3])) < (1, 8, 5):
+    # There an agent's job of a thread may not end when its worker is told to.
+    EXECUTORS.remove(THREAD)
 
 on_a_real_server = [
     needs_server,
@@ -86,7 +93,7 @@ async def open_world(patch: pytest.MonkeyPatch, **options: Any) -> AsyncIterator
 @asynccontextmanager
 async def worker(
     entrypoint: Callable[..., Awaitable[None]],
-    executor: JobExecutorType = JobExecutorType.THREAD,
+    executor: JobExecutorType = EXECUTORS[0],
     idle: int = 1,
 ) -> AsyncIterator[AgentServer]:
     """A worker that is registered with the server of the environment."""
@@ -100,6 +107,8 @@ async def worker(
         host="127.0.0.1",
         port=0,
         shutdown_process_timeout=10.0,
+        # On a busy machine a process takes longer than the default of 10 s to import all it needs.
+        initialize_process_timeout=40.0,
     )
     server.rtc_session(entrypoint)
     registered = asyncio.Event()

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import itertools
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
+import aiohttp
 import jwt
 from livekit import rtc
 from livekit.agents import JobContext
 from livekit.agents.testing import fake_job_context
+from livekit.agents.utils import http_context
 
 CREDENTIALS: dict[str, Any] = {
     "api_key": "key",
@@ -148,6 +152,36 @@ class NativeSide:
 
     def _room_event(self, handle: int, **event: Any) -> None:
         self.queue.put(ffi.FfiEvent(room_event={"room_handle": handle, **event}))
+
+
+@dataclass
+class Running:
+    """A job whose room has asked to connect, and connects when ``native`` lets it."""
+
+    ctx: JobContext
+    native: NativeSide
+    session: aiohttp.ClientSession
+
+    async def connect(self) -> None:
+        changed = asyncio.Event()
+        self.ctx.room.once("connection_state_changed", lambda _: changed.set())
+        self.native.release()
+        async with asyncio.timeout(5):
+            await changed.wait()
+
+
+@asynccontextmanager
+async def running_job(make: Callable[..., Any] = job) -> AsyncIterator[Running]:
+    native, room = NativeSide(hold=True), rtc.Room()
+    with native.installed():
+        connecting = asyncio.create_task(room.connect("ws://unused", "one"))
+        await asyncio.sleep(0)
+        with make(room) as ctx:
+            async with http_context.open() as session:
+                yield Running(ctx, native, session)
+        native.release()
+        await connecting
+        await room.disconnect()
 
 
 def _participant(info: dict[str, str]) -> Any:

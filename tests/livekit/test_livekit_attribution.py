@@ -9,7 +9,7 @@ import gc
 import json
 import pickle
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,54 +18,17 @@ import pytest
 
 pytest.importorskip("livekit.agents", exc_type=ImportError)
 
-from helpers.livekit_support import CREDENTIALS, NativeSide, fake_job, job
+from helpers.livekit_support import CREDENTIALS, NativeSide, Running, fake_job, job, running_job
 from livekit import rtc
-from livekit.agents import APIConnectOptions, APIError, JobContext, inference
-from livekit.agents import utils as livekit_utils
+from livekit.agents import APIConnectOptions, APIError, inference
 from livekit.agents.utils import http_context
 
-from agent_conn import AgentIdentity, AttributionLevel, ConfigurationError, WaitOutcome
+from agent_conn import AgentIdentity, AttributionLevel, WaitOutcome
 from agent_conn.gateway import DropHandshake, Fault, Gateway, Redirect, Reject
-from agent_conn.integrations.livekit import UnsupportedLiveKit, attribute_job
+from agent_conn.integrations.livekit import attribute_job
 
 JOB_ID = "X-LiveKit-Job-ID"
 ROOM, AGENT = AttributionLevel.ROOM, AttributionLevel.AGENT
-
-
-@dataclasses.dataclass
-class Running:
-    """A job whose room has asked to connect, and connects when ``native`` lets it."""
-
-    ctx: JobContext
-    native: NativeSide
-    session: aiohttp.ClientSession
-
-    async def connect(self) -> None:
-        changed = asyncio.Event()
-        self.ctx.room.once("connection_state_changed", lambda _: changed.set())
-        self.native.release()
-        async with asyncio.timeout(5):
-            await changed.wait()
-
-
-@asynccontextmanager
-async def running_job(make: Callable[..., Any] = job) -> AsyncIterator[Running]:
-    native, room = NativeSide(hold=True), rtc.Room()
-    with native.installed():
-        connecting = asyncio.create_task(room.connect("ws://unused", "one"))
-        await asyncio.sleep(0)
-        with make(room) as ctx:
-            async with http_context.open() as session:
-                yield Running(ctx, native, session)
-        native.release()
-        await connecting
-        await room.disconnect()
-
-
-@pytest.fixture
-async def running(loop_reports: list[Any]) -> AsyncIterator[Running]:
-    async with running_job() as started:
-        yield started
 
 
 @asynccontextmanager
@@ -362,70 +325,3 @@ async def test_a_thousand_dials_of_a_job_without_a_room_keep_no_response(
             alive.append(sum(isinstance(each, aiohttp.ClientResponse) for each in gc.get_objects()))
     assert alive[1] <= alive[0]
     assert len(attribution.records) == 1000
-
-
-@pytest.mark.parametrize("wait", [-1, 9.5, None, "8", float("nan"), True])
-async def test_a_wait_that_leaves_no_time_to_dial_is_refused(running: Running, wait: Any) -> None:
-    with pytest.raises(ConfigurationError, match="connect_wait must be"):
-        attribute_job(connect_wait=wait)
-    assert running.session.trace_configs == []
-
-
-async def test_outside_of_a_job_or_for_another_there_is_an_error(running: Running) -> None:
-    wrong = "ctx must be the job that this code runs in"
-    with fake_job(rtc.Room(), "AJ_inner"), pytest.raises(ConfigurationError, match=wrong):
-        attribute_job(running.ctx)
-    with pytest.raises(ConfigurationError, match=wrong):
-        attribute_job(object())  # type: ignore[arg-type]
-
-
-def test_without_a_job_there_is_an_error() -> None:
-    with pytest.raises(ConfigurationError, match="ctx must be a running job"):
-        attribute_job()
-
-
-async def test_in_a_thread_without_an_event_loop_there_is_an_error(running: Running) -> None:
-    with pytest.raises(ConfigurationError, match="whose event loop runs"):
-        await asyncio.to_thread(attribute_job)
-
-
-def _without_http_session(patch: pytest.MonkeyPatch) -> None:
-    patch.delattr(livekit_utils.http_context, "http_session")
-
-
-def _with_another_client(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(livekit_utils.http_context, "http_session", object)
-
-
-def _without_trace_configs(patch: pytest.MonkeyPatch) -> None:
-    patch.delattr(aiohttp.ClientSession, "trace_configs")
-
-
-def _with_a_copy(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(aiohttp.ClientSession, "trace_configs", property(lambda _: []))
-
-
-def _with_other_header_names(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(
-        "livekit.agents.inference.stt.get_inference_headers", lambda: {"X-LK-Job": "AJ_1"}
-    )
-
-
-@pytest.mark.parametrize(
-    ("breaking", "named"),
-    [
-        (_without_http_session, r"http_session\(\) does not exist"),
-        (_with_another_client, r"http_session\(\) does not give an aiohttp.ClientSession"),
-        (_without_trace_configs, "no list of trace_configs"),
-        (_with_a_copy, "trace_configs of http_session.. are a copy"),
-        (_with_other_header_names, "name the job by the header X-LiveKit-Job-ID"),
-    ],
-)
-async def test_a_seam_that_upstream_breaks_is_named_at_once(
-    running: Running, monkeypatch: pytest.MonkeyPatch, breaking: Any, named: str
-) -> None:
-    with monkeypatch.context() as patch:
-        breaking(patch)
-        with pytest.raises(UnsupportedLiveKit, match=named) as told:
-            attribute_job()
-    assert "livekit-agents 1." in str(told.value)

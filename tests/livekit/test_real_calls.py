@@ -11,14 +11,21 @@ import pytest
 pytest.importorskip("livekit.agents", exc_type=ImportError)
 
 from helpers import livekit_jobs
-from helpers.livekit_real import Caller, World, on_a_real_server, open_world, told, worker
+from helpers.livekit_real import (
+    EXECUTORS,
+    Caller,
+    World,
+    on_a_real_server,
+    open_world,
+    told,
+    worker,
+)
 from livekit.agents import JobExecutorType
 
 from agent_conn.gateway import Gateway
 
 pytestmark = on_a_real_server
 
-THREAD, PROCESS = JobExecutorType.THREAD, JobExecutorType.PROCESS
 SOCKETS = {"stt", "tts", "bargein", "eot"}
 
 
@@ -40,13 +47,11 @@ async def whole_call(gateway: Gateway, requests: int = 5) -> dict[str, set[str]]
 EVERYTHING_AT_AGENT = {path: {"AGENT"} for path in (*SOCKETS, "chat/completions")}
 
 
-@pytest.mark.parametrize(
-    ("executor", "strings"), [(THREAD, False), (PROCESS, True)], ids=["thread", "process"]
-)
+@pytest.mark.parametrize("executor", EXECUTORS, ids=lambda each: each.value)
 async def test_all_that_an_unmodified_agent_dials_carries_its_participants_id(
-    world: World, executor: JobExecutorType, strings: bool
+    world: World, executor: JobExecutorType
 ) -> None:
-    world.plan(strings=strings)
+    world.plan(strings=executor is JobExecutorType.PROCESS)
     async with worker(livekit_jobs.call, executor), Caller(world.server, "one") as caller:
         agent = await caller.agent()
         assert await whole_call(world.gateway) == EVERYTHING_AT_AGENT
@@ -63,7 +68,7 @@ async def test_livekit_alone_sends_no_agents_id_on_what_it_dials_at_once(world: 
     assert {path: levels[path] for path in SOCKETS} == {path: {"ROOM"} for path in SOCKETS}
 
 
-@pytest.mark.parametrize("executor", [THREAD, PROCESS], ids=["thread", "process"])
+@pytest.mark.parametrize("executor", EXECUTORS, ids=lambda each: each.value)
 async def test_a_room_that_connects_late_is_waited_for(
     world: World, executor: JobExecutorType
 ) -> None:

@@ -15,6 +15,7 @@ pytest.importorskip("livekit.agents", exc_type=ImportError)
 
 from helpers.livekit_real import (
     GATEWAY_CREDENTIALS,
+    THREAD,
     Caller,
     Jobs,
     RunningJob,
@@ -99,7 +100,7 @@ def _token() -> str:
 async def running_call(patch: pytest.MonkeyPatch) -> AsyncIterator[Call]:
     async with open_world(patch) as world:
         jobs = Jobs(partial(_dial, world.gateway))
-        async with worker(jobs.entrypoint), Caller(world.server, "one") as caller:
+        async with worker(jobs.entrypoint, THREAD), Caller(world.server, "one") as caller:
             yield Call(world.server, world.gateway, caller, await jobs.started(), jobs)
 
 

@@ -71,6 +71,16 @@ async def test_a_handshake_is_settled_once_the_client_has_its_connection(
     assert inference_gateway.connections == []
 
 
+async def test_what_a_caller_used_is_told(
+    client: aiohttp.ClientSession, inference_gateway: InferenceGateway
+) -> None:
+    await speak(client, inference_gateway)
+    await inference_gateway.wait_idle()
+    (used,) = inference_gateway.usage
+    assert used.characters == 2
+    assert used.audio_out > 0
+
+
 def test_a_plain_test_runs_its_own_loop(inference_gateway: InferenceGateway) -> None:
     async def agent() -> str:
         async with aiohttp.ClientSession() as client:

@@ -29,12 +29,9 @@ from agent_conn.gateway.server.redaction import Redaction
 from agent_conn.gateway.server.settings import ServerSettings
 from agent_conn.gateway.server.sockets import Changes
 from agent_conn.gateway.server.tokens import BearerCheck
-from agent_conn.gateway.sessions.chat import ChatService, ScriptedChat
 from agent_conn.gateway.sessions.connection import Connection
-from agent_conn.gateway.sessions.decisions import ScriptedDecisions
-from agent_conn.gateway.sessions.services import Services
+from agent_conn.gateway.sessions.services import make_services
 from agent_conn.gateway.speech.engine import SpeechEngine
-from agent_conn.gateway.speech.scripted import ScriptedEngine
 
 GOODBYE_SECONDS = 0.2
 HANDLER_SECONDS = 0.2
@@ -124,7 +121,7 @@ class Gateway:
             keep_handshakes=keep_handshakes,
         )
         bearer = BearerCheck(token, api_key, api_secret)
-        self._services = _make_services(engine, chat_replies, end_of_turn, interruption)
+        self._services = make_services(engine, chat_replies, end_of_turn, interruption)
         self._changes, self._plan, self._usage = Changes(), FaultPlan(), UsageMeter()
         self._stalls: list[Injection] = []
         self._pages = None
@@ -385,21 +382,6 @@ class Gateway:
         except TimeoutError:
             left = self._sockets.describe()
             log.warning("gateway.sockets_left: %s", left, extra={"sockets": left})
-
-
-def _make_services(
-    engine: SpeechEngine | None,
-    chat_replies: Sequence[str],
-    end_of_turn: float,
-    interruption: float,
-) -> Services:
-    return Services(
-        engine=engine if engine is not None else ScriptedEngine(),
-        chat=ChatService(ScriptedChat(chat_replies)),
-        decisions=ScriptedDecisions(),
-        end_of_turn=end_of_turn,
-        interruption=interruption,
-    )
 
 
 def _protocol_factory(runner: web.AppRunner) -> Callable[[], asyncio.Protocol]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aiohttp import hdrs, web
@@ -12,13 +13,14 @@ from agent_conn.gateway.faults.kinds import Fault
 from agent_conn.gateway.server.handshakes import Handshake
 from agent_conn.gateway.server.sockets import PeerSocket
 from agent_conn.gateway.sessions.bargein import BargeinSession
-from agent_conn.gateway.sessions.chat import CHAT_PATH, ChatService
+from agent_conn.gateway.sessions.chat import CHAT_PATH, ChatService, ScriptedChat
 from agent_conn.gateway.sessions.connection import Connection
 from agent_conn.gateway.sessions.decisions import DECISIONS_PATH, ScriptedDecisions
 from agent_conn.gateway.sessions.eot import EotSession
 from agent_conn.gateway.sessions.stt import SttSession
 from agent_conn.gateway.sessions.tts import TtsSession
 from agent_conn.gateway.speech.engine import SpeechEngine
+from agent_conn.gateway.speech.scripted import ScriptedEngine
 
 MODELS_PATH = "/v1/models"
 WEBSOCKETS = ("/v1/stt", "/v1/tts", "/v1/eot", "/v1/bargein", "/v1/echo")
@@ -106,3 +108,23 @@ class Services:
             case _:
                 async for message in connection:
                     await connection.send(message)
+
+
+def make_services(
+    engine: SpeechEngine | None,
+    chat_replies: Sequence[str],
+    end_of_turn: float,
+    interruption: float,
+) -> Services:
+    """Return the services of a gateway, with a scripted engine where `engine` is None.
+
+    Raises:
+        ConfigurationError: an argument is wrong.
+    """
+    return Services(
+        engine=engine if engine is not None else ScriptedEngine(),
+        chat=ChatService(ScriptedChat(chat_replies)),
+        decisions=ScriptedDecisions(),
+        end_of_turn=end_of_turn,
+        interruption=interruption,
+    )
