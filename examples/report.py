@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable
 
 from audio import AudioPipe
 from hearing import Heard
@@ -13,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 from stage import Room
 
-from agent_conn import ConnectionRecord
+from agent_conn import ConnectionRecord, InferenceConnection
 
 BAR_WIDTH = 44
 PHASES = {
@@ -31,6 +32,8 @@ class Scene:
 
     def __init__(self, room: Room, audio: AudioPipe) -> None:
         self.finals: list[str] = []
+        self.connections: list[tuple[str, InferenceConnection]] = []
+        self._cut_at: dict[str, float] = {}
         self._interim = ""
         self._room = room
         self._audio = audio
@@ -40,6 +43,20 @@ class Scene:
         self._interim = "" if transcript.final else transcript.text
         if transcript.final:
             self.finals.append(transcript.text)
+
+    def cut(self, service: str) -> bool:
+        """Note that `service` is cut off now; whether it is so for the first time."""
+        first = service not in self._cut_at
+        self._cut_at.setdefault(service, time.monotonic())
+        return first
+
+    def use(self, service: str, connection: InferenceConnection) -> None:
+        """Note that `service` flows on `connection` from now on."""
+        name = service
+        if service in self._cut_at:
+            silent = time.monotonic() - self._cut_at[service]
+            name = f"{service}, {silent * 1000:.0f} ms after it was cut off"
+        self.connections.append((name, connection))
 
     def __rich__(self) -> Table:
         spoken, heard = self._audio.spoken, self._audio.heard
@@ -53,12 +70,13 @@ class Scene:
         return table
 
 
-def print_report(records: Mapping[str, ConnectionRecord]) -> None:
+def print_report(connections: Iterable[tuple[str, InferenceConnection]]) -> None:
     """Print a panel for each connection, its phases drawn to the same scale."""
+    records = [(name, connection.record) for name, connection in connections]
     console = Console()
     console.print()
-    scale = max(map(_whole, records.values()))
-    for name, record in records.items():
+    scale = max(_whole(record) for _, record in records)
+    for name, record in records:
         console.print(Panel(Group(_facts(record), "", _waterfall(record, scale)), title=name))
 
 

@@ -6,14 +6,17 @@ import argparse
 import asyncio
 import secrets
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
 from command_line import token_source
 
 from agent_conn import AgentIdentity, TokenSource
-from agent_conn.gateway import Gateway, LocalSpeech, mint_token
+from agent_conn.gateway import Gateway, LocalSpeech, Reset, mint_token
+
+Cut = Callable[[str], None]
+"""Resets the open connections of a service."""
 
 
 class Room:
@@ -50,13 +53,13 @@ class Room:
 @asynccontextmanager
 async def gateway_at(
     options: argparse.Namespace,
-) -> AsyncIterator[tuple[str, TokenSource | None, ssl.SSLContext | bool]]:
-    """Give a gateway's base URL, the token for it and what TLS to trust.
+) -> AsyncIterator[tuple[str, TokenSource | None, ssl.SSLContext | bool, Cut]]:
+    """Give a gateway's base URL, the token for it, what TLS to trust, and what cuts it off.
 
-    Without `--url` it is one on this machine, with real speech.
+    Without `--url` it is one on this machine, with real speech. Another is never cut off.
     """
     if options.url:
-        yield options.url, token_source(options), True
+        yield options.url, token_source(options), True, lambda _: None
         return
     key, secret = options.api_key or "local", options.api_secret or secrets.token_hex(32)
     async with (
@@ -64,4 +67,11 @@ async def gateway_at(
         Gateway(speech, tls=True, api_key=key, api_secret=secret) as gateway,
     ):
         await speech.warm_up()
-        yield gateway.base_url, partial(mint_token, key, secret), gateway.client_ssl or True
+
+        def cut(service: str) -> None:
+            for connection in gateway.connections:
+                if connection.path.endswith(service):
+                    connection.inject(Reset("open"))
+
+        mint = partial(mint_token, key, secret)
+        yield gateway.base_url, mint, gateway.client_ssl or True, cut

@@ -41,6 +41,7 @@ async def transcribe(
     *,
     sample_rate: int,
     on_transcript: Callable[[Heard], object],
+    on_connection: Callable[[InferenceConnection], object] = lambda _: None,
     speed: float = 1.0,
 ) -> list[str]:
     """Send pcm_s16le mono at `speed` times real time; return the finals.
@@ -53,6 +54,7 @@ async def transcribe(
     heard, finalized = asyncio.Event(), asyncio.Event()
 
     async def read(connection: InferenceConnection, repeated: float) -> None:
+        on_connection(connection)
         while (message := await receive(connection)) is not None:
             start, duration = message.get("start", 0.0), message.get("duration", 0.0)
             match message:

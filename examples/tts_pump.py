@@ -45,24 +45,36 @@ async def feed(sentences: AsyncIterable[str], buffer: ReplayBuffer[str]) -> None
 
 
 async def speak(
-    loop: Reconnector, sentences: AsyncIterable[str], *, on_audio: Callable[[bytes], object]
+    loop: Reconnector,
+    sentences: AsyncIterable[str],
+    *,
+    on_audio: Callable[[bytes], object],
+    on_connection: Callable[[InferenceConnection], object] = lambda _: None,
 ) -> None:
     """Have `sentences` spoken one after another.
 
     `on_audio` gets pcm_s16le mono, at the session's sample rate, as it comes. A sentence that
-    was not finished when a connection was lost is spoken anew on the next one.
+    was cut is spoken anew on the next connection, and what `on_audio` has of it is left out.
     Raises AgentConnError where `loop` gives up, GatewayError for an `error`, or for silence.
     """
     buffer = ReplayBuffer[str]()
-    progress = asyncio.Event()
+    progress, given = asyncio.Event(), 0
 
     async def read(connection: InferenceConnection, _: float) -> None:
+        nonlocal given
+        on_connection(connection)
+        known = given
         while (message := await receive(connection)) is not None:
             match message:
                 case {"type": "output_audio", "audio": str(audio)}:
-                    on_audio(base64.b64decode(audio))
+                    pcm = base64.b64decode(audio)
+                    if new := pcm[known:]:
+                        given += len(new)
+                        on_audio(new)
+                    known = max(known - len(pcm), 0)
                 case {"type": "done"}:
                     buffer.acknowledge_items(1)
+                    given = known = 0
             progress.set()
 
     async def write(ws: aiohttp.ClientWebSocketResponse) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
 import wave
@@ -72,6 +73,14 @@ async def test_the_round_trip_hears_what_it_said_and_names_the_agent() -> None:
     for phase in ("waited", "pre_dial", "minted", "dialed", "upgraded", "opened"):
         assert outcome.out.count(phase) == 2
     assert outcome.out.count("█" * 20) >= 2
+
+
+async def test_a_drop_in_mid_sentence_loses_no_word_and_is_shown() -> None:
+    outcome = await run("voice_roundtrip.py", "--drop")
+    assert (outcome.status, outcome.err) == (0, "")
+    assert "what time is it we will meet again tomorrow" in outcome.out
+    for service in ("stt", "tts"):
+        assert len(re.findall(rf"{service}, \d+ ms after it was cut off", outcome.out)) == 1
 
 
 async def test_a_room_that_is_late_is_not_waited_for_longer_than_told() -> None:

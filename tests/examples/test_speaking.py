@@ -20,6 +20,7 @@ async def test_over_a_loss_speech_goes_on_with_the_sentence_that_was_not_finishe
     client: aiohttp.ClientSession, fault: Fault
 ) -> None:
     spoken: list[str] = []
+    pcm = bytearray()
 
     class Losing(Silent):
         async def synthesize(
@@ -42,9 +43,10 @@ async def test_over_a_loss_speech_goes_on_with_the_sentence_that_was_not_finishe
 
     async with Gateway(Losing()) as gateway:
         loop = tts(client, gateway, retry=RetryPolicy())
-        await tts_pump.speak(loop, sentences(), on_audio=lambda _: None)
+        await tts_pump.speak(loop, sentences(), on_audio=pcm.extend)
         await gateway.wait_idle()
     assert spoken == ["One.", "Two.", "Two.", "Three."]
+    assert len(pcm) == 3 * 320
 
 
 async def test_sentences_are_spoken_and_the_session_is_closed_in_order(
