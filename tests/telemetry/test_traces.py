@@ -12,7 +12,7 @@ from helpers.staying_bench import converse, listen
 from helpers.support import Line
 from opentelemetry import baggage, context
 
-from agent_conn import AgentIdentity, ConnectionPool, InferenceConnection, reconnect
+from agent_conn import AgentIdentity, ConnectionPool, InferenceConnection, Standby, reconnect
 from agent_conn.gateway import Connection, DropAfter, Gateway, Handshake, Reject
 
 CONNECTION = "agent_conn.connection"
@@ -95,6 +95,27 @@ async def test_a_dropped_connection_and_its_redials_are_in_one_trace(
         (trace_id, context_of(span).span_id) for span in (first, refused, last)
     ]
     assert exported.values("agent_conn.redials", "agent_conn.outcome") == {"failed": 1, "opened": 1}
+
+
+async def test_a_spare_is_in_the_trace_of_its_call_and_says_that_it_is_one(
+    line: Line, session: aiohttp.ClientSession, exported: Exported
+) -> None:
+    # The line's own session has a connector for one connection.
+    url = line.gateway.url("/v1/echo")
+    dial = partial(InferenceConnection, session, url, **exported.options())
+    with exported.tracer.start_as_current_span("call") as call:
+        async with reconnect(dial, standby=Standby.WEBSOCKET, random=lambda: 0.0) as loop:
+            async for connection in loop:
+                if connection.record.spare:
+                    break
+                await line.gateway.wait_until(lambda: len(line.gateway.connections) == 2)
+                line.gateway.connections[0].inject(DropAfter())
+                await listen(connection)
+    first, spare = exported.spans()
+    assert context_of(spare).trace_id == call.get_span_context().trace_id
+    assert parent_of(spare) == parent_of(first) == call.get_span_context().span_id
+    told = [attributes_of(span).get("agent_conn.spare") for span in (first, spare)]
+    assert told == [None, True]
 
 
 async def test_two_jobs_are_told_apart_by_their_traces(

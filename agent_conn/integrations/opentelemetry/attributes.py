@@ -104,6 +104,8 @@ def of_opening(record: ConnectionRecord) -> Attributes:
         attributes["agent_conn.wait.outcome"] = label(record.wait_outcome)
     if record.redial:
         attributes["agent_conn.redial"] = record.redial
+    if record.spare:
+        attributes["agent_conn.spare"] = True
     return attributes
 
 
