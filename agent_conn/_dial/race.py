@@ -168,6 +168,8 @@ class EndpointsDial:
         share: asyncio.Timeout,
         opening: Callable[[], Awaitable[OpenWebSocket]],
     ) -> OpenWebSocket:
+        # An eager task begins before its attempt has it.
+        await asyncio.sleep(0)
         try:
             async with share:
                 return await opening()

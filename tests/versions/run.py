@@ -4,8 +4,9 @@
     python tests/versions/run.py 3.14 tests/core --eager-tasks
 
 What follows the version goes to pytest. The interpreter is the one on PATH or pyenv's. Where there
-is none, a Debian that has it is made by debootstrap, which takes root and half a minute. Roots and
-environments are kept in the user's cache. This takes minutes, and is no part of the gate.
+is none, a Debian that has it is made by debootstrap, which takes root and half a minute. It is kept
+in the user's cache, and so is the environment, which is made anew each time. This takes minutes,
+and is no part of the gate.
 """
 
 from __future__ import annotations
@@ -121,10 +122,9 @@ def prepare(version: str) -> tuple[str | Path, ...]:
     if found is None:
         prefix = ("unshare", "--mount", "sh", "-euc", IN_ROOT, "sh", make_root(version))
         found, environment = Path("/usr/bin/python3"), Path("/environment")
-    check(*prefix, found, "-m", "venv", environment)
+    check(*prefix, found, "-m", "venv", "--clear", environment)
     python = (*prefix, environment / "bin" / "python")
-    newest = ("--upgrade", "--upgrade-strategy", "eager")
-    check(*python, "-m", "pip", "install", "-q", *newest, "-e", ".[dev]")
+    check(*python, "-m", "pip", "install", "-q", "-e", ".[dev]")
     return python
 
 
