@@ -19,9 +19,13 @@ import aiohttp
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 from helpers.support import Line, Room, open_line
+from helpers.virtual_time import elapse, in_virtual_time
 
 from agent_conn import (
     AgentIdentity,
+    AttributionLevel,
+    AttributionUnavailable,
+    ConnectionState,
     ConnectTimeout,
     DialFailed,
     Ending,
@@ -193,15 +197,52 @@ async def test_a_close_frame_without_a_code_is_a_loss(session: aiohttp.ClientSes
         assert connection.loss.code == 1005
 
 
-async def test_a_rejection_whose_body_never_comes_is_told_all_the_same(
-    session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+def test_a_rejections_body_is_waited_for_and_for_a_second_at_most() -> None:
+    head = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 100\r\n\r\n"
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head)
+        await elapse(0.9)
+        writer.write(b"part")
+        await reader.read()
+        writer.close()
+
+    async def scenario() -> None:
+        time = asyncio.get_running_loop().time
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with server, aiohttp.ClientSession() as session:
+            url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+            started = time()
+            with pytest.raises(HandshakeRejected, match="503") as caught:
+                await InferenceConnection(session, url)
+            assert caught.value.body == "part"
+            assert time() - started == pytest.approx(1.0)
+
+    in_virtual_time(scenario)
+
+
+async def test_a_connection_that_did_not_open_keeps_no_header_that_it_was_given(
+    session: aiohttp.ClientSession,
 ) -> None:
-    monkeypatch.setattr("agent_conn._dial.handshake.BODY_TIMEOUT", 0.05)
-    head = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 100\r\n\r\npart"
-    async with raw_server(lambda _: head) as url:
-        with pytest.raises(Exception, match="503") as failed:
-            await InferenceConnection(session, url)
-    assert getattr(failed.value, "body", None) == "part"
+    class Value(str):
+        __slots__ = ("__weakref__",)
+
+    given: list[weakref.ref[str]] = []
+
+    def headers() -> dict[str, str]:
+        value = Value("secret")
+        given.append(weakref.ref(value))
+        return {"X-Key": value}
+
+    connection = InferenceConnection(
+        session, "ws://127.0.0.1:1/", headers=headers, require=AttributionLevel.AGENT
+    )
+    with pytest.raises(AttributionUnavailable):
+        await connection
+    gc.collect()
+    assert [value() for value in given] == [None]
+    assert connection.state is ConnectionState.CLOSED
 
 
 async def test_subprotocols_that_were_asked_for_can_be_chosen(
