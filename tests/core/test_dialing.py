@@ -142,8 +142,13 @@ async def test_the_tls_settings_of_one_connection_can_be_given(
 
 
 @asynccontextmanager
-async def raw_server(answer: Callable[[str], bytes], after: bytes = b"") -> AsyncIterator[str]:
-    """A server that answers a handshake's key with ``answer`` and then sends ``after``."""
+async def raw_server(
+    answer: Callable[[str], bytes], after: bytes = b"", to_close: bytes = b""
+) -> AsyncIterator[str]:
+    """A server that answers a handshake's key with ``answer`` and then sends ``after``.
+
+    It answers a Close that has a code and no reason by ``to_close``.
+    """
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -152,6 +157,9 @@ async def raw_server(answer: Callable[[str], bytes], after: bytes = b"") -> Asyn
             (headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()
         ).digest()
         writer.write(answer(base64.b64encode(digest).decode()) + after)
+        if to_close:
+            await reader.readexactly(8)
+            writer.write(to_close)
         await reader.read()
         writer.close()
         await writer.wait_closed()
@@ -195,6 +203,18 @@ async def test_a_close_frame_without_a_code_is_a_loss(session: aiohttp.ClientSes
         assert connection.record.ended is Ending.CLOSED_BY_PEER
         assert connection.loss is not None
         assert connection.loss.code == 1005
+
+
+async def test_a_close_that_is_answered_by_one_without_a_code_was_closed_here(
+    session: aiohttp.ClientSession,
+) -> None:
+    async with raw_server(upgrade, to_close=b"\x88\x00") as url:
+        connection = InferenceConnection(session, url)
+        async with connection:
+            pass
+        assert connection.record.ended is Ending.CLOSED_HERE
+        assert connection.record.close_code == 1005
+        assert connection.loss is None
 
 
 def test_a_rejections_body_is_waited_for_and_for_a_second_at_most() -> None:
