@@ -65,6 +65,13 @@ CHANGES: dict[str, list[tuple[str, str]]] = {
         ('len(getattr(session._pools, "_stale", ()))', '"none"'),
         ("; await session.close()", ""),
     ],
+    "agents/30-session-limit-gap.py": [
+        ("reconnect(dial)", "reconnect(dial, max_age=0.7)"),
+        (
+            "await asyncio.sleep(0.01)\n",
+            "await asyncio.sleep(0.01)\n                    if loop.better: break\n",
+        ),
+    ],
     "clients/08-pool-not-rewarmed.py": [
         (
             "max_size=4) as pool:\n            pool.prewarm(2)",
@@ -72,6 +79,7 @@ CHANGES: dict[str, list[tuple[str, str]]] = {
         ),
     ],
     "clients/09-restart-storm-1012-1013.py": [("stable_after=0.3", "")],
+    "clients/17-planned-rotation.py": [("await loop.upgrade()", "await loop.rotate()")],
 }
 # They ask for a change of connections at an age.
 NOT_YET = {"agents/30-session-limit-gap.py", "clients/17-planned-rotation.py"}

@@ -19,9 +19,13 @@ import aiohttp
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 from helpers.support import Line, Room, open_line
+from helpers.virtual_time import elapse, in_virtual_time
 
 from agent_conn import (
     AgentIdentity,
+    AttributionLevel,
+    AttributionUnavailable,
+    ConnectionState,
     ConnectTimeout,
     DialFailed,
     Ending,
@@ -138,8 +142,13 @@ async def test_the_tls_settings_of_one_connection_can_be_given(
 
 
 @asynccontextmanager
-async def raw_server(answer: Callable[[str], bytes], after: bytes = b"") -> AsyncIterator[str]:
-    """A server that answers a handshake's key with ``answer`` and then sends ``after``."""
+async def raw_server(
+    answer: Callable[[str], bytes], after: bytes = b"", to_close: bytes = b""
+) -> AsyncIterator[str]:
+    """A server that answers a handshake's key with ``answer`` and then sends ``after``.
+
+    It answers a Close that has a code and no reason by ``to_close``.
+    """
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -148,6 +157,9 @@ async def raw_server(answer: Callable[[str], bytes], after: bytes = b"") -> Asyn
             (headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()
         ).digest()
         writer.write(answer(base64.b64encode(digest).decode()) + after)
+        if to_close:
+            await reader.readexactly(8)
+            writer.write(to_close)
         await reader.read()
         writer.close()
         await writer.wait_closed()
@@ -193,15 +205,64 @@ async def test_a_close_frame_without_a_code_is_a_loss(session: aiohttp.ClientSes
         assert connection.loss.code == 1005
 
 
-async def test_a_rejection_whose_body_never_comes_is_told_all_the_same(
-    session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+async def test_a_close_that_is_answered_by_one_without_a_code_was_closed_here(
+    session: aiohttp.ClientSession,
 ) -> None:
-    monkeypatch.setattr("agent_conn._dial.handshake.BODY_TIMEOUT", 0.05)
-    head = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 100\r\n\r\npart"
-    async with raw_server(lambda _: head) as url:
-        with pytest.raises(Exception, match="503") as failed:
-            await InferenceConnection(session, url)
-    assert getattr(failed.value, "body", None) == "part"
+    async with raw_server(upgrade, to_close=b"\x88\x00") as url:
+        connection = InferenceConnection(session, url)
+        async with connection:
+            pass
+        assert connection.record.ended is Ending.CLOSED_HERE
+        assert connection.record.close_code == 1005
+        assert connection.loss is None
+
+
+def test_a_rejections_body_is_waited_for_and_for_a_second_at_most() -> None:
+    head = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 100\r\n\r\n"
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head)
+        await elapse(0.9)
+        writer.write(b"part")
+        await reader.read()
+        writer.close()
+
+    async def scenario() -> None:
+        time = asyncio.get_running_loop().time
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with server, aiohttp.ClientSession() as session:
+            url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+            started = time()
+            with pytest.raises(HandshakeRejected, match="503") as caught:
+                await InferenceConnection(session, url)
+            assert caught.value.body == "part"
+            assert time() - started == pytest.approx(1.0)
+
+    in_virtual_time(scenario)
+
+
+async def test_a_connection_that_did_not_open_keeps_no_header_that_it_was_given(
+    session: aiohttp.ClientSession,
+) -> None:
+    class Value(str):
+        __slots__ = ("__weakref__",)
+
+    given: list[weakref.ref[str]] = []
+
+    def headers() -> dict[str, str]:
+        value = Value("secret")
+        given.append(weakref.ref(value))
+        return {"X-Key": value}
+
+    connection = InferenceConnection(
+        session, "ws://127.0.0.1:1/", headers=headers, require=AttributionLevel.AGENT
+    )
+    with pytest.raises(AttributionUnavailable):
+        await connection
+    gc.collect()
+    assert [value() for value in given] == [None]
+    assert connection.state is ConnectionState.CLOSED
 
 
 async def test_subprotocols_that_were_asked_for_can_be_chosen(

@@ -6,14 +6,10 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
-import aiohttp
-
 from agent_conn import ConnectionPool, InferenceConnection
-from agent_conn.gateway import Gateway
-from helpers.support import Room
+from helpers.support import Line, line_of
 
 
 class Clock:
@@ -26,20 +22,17 @@ class Clock:
         return time.monotonic() + self.ahead
 
 
-@dataclass
-class Site:
-    """A gateway, a session without a limit to reach it, and a room."""
+class Site(Line):
+    """A line for pools, whose connections know the room and close soon."""
 
-    gateway: Gateway
-    session: aiohttp.ClientSession
-    room: Room = field(default_factory=Room)
-    dials: int = 0
+    @property
+    def dials(self) -> int:
+        return len(self.made)
 
-    def dial(self, **options: Any) -> InferenceConnection:
-        self.dials += 1
+    def dial(self, path: str = "/v1/echo", **options: Any) -> InferenceConnection:
         options.setdefault("identity", self.room.identity)
         options.setdefault("close_timeout", 0.3)
-        return InferenceConnection(self.session, self.gateway.url("/v1/echo"), **options)
+        return super().dial(path, **options)
 
     def pool(
         self, dial: Callable[[], InferenceConnection] | None = None, **options: Any
@@ -50,11 +43,9 @@ class Site:
 @asynccontextmanager
 async def open_site(**options: Any) -> AsyncIterator[Site]:
     """A site; on leaving, no socket may be open."""
-    async with Gateway(**options) as gateway:
-        connector = aiohttp.TCPConnector(limit=0, ssl=gateway.client_ssl or True)
-        async with aiohttp.ClientSession(connector=connector) as session:
-            yield Site(gateway, session)
-            await gateway.wait_idle(2.0)
+    async with line_of(Site, **options) as site:
+        yield site
+        await site.gateway.wait_idle(2.0)
 
 
 async def until(condition: Callable[[], bool], turns: int = 2_000_000) -> None:

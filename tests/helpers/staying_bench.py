@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-import aiohttp
-
 from agent_conn import InferenceConnection, Reconnector, RetryPolicy, UpgradePolicy, reconnect
-from agent_conn.gateway import Gateway
+from helpers.support import Line, line_of
 from helpers.virtual_time import in_virtual_time, until_idle
 
 
-@dataclass
-class Bench:
-    """A gateway and a session in virtual time."""
-
-    gateway: Gateway
-    session: aiohttp.ClientSession
-    made: list[InferenceConnection] = field(default_factory=list)
-
-    def dial(self, **options: Any) -> InferenceConnection:
-        connection = InferenceConnection(self.session, self.gateway.url("/v1/echo"), **options)
-        self.made.append(connection)
-        return connection
+class Bench(Line):
+    """A line in virtual time."""
 
     def loop(
         self,
@@ -45,17 +31,11 @@ def on_the_bench(scenario: Callable[[Bench], Awaitable[None]]) -> None:
     """Run ``scenario`` in virtual time; nothing may be left of it."""
 
     async def main() -> None:
-        async with open_bench() as bench:
+        async with line_of(Bench) as bench:
             await scenario(bench)
             await until_idle(bench.gateway)
 
     in_virtual_time(main)
-
-
-@asynccontextmanager
-async def open_bench() -> AsyncIterator[Bench]:
-    async with Gateway() as gateway, aiohttp.ClientSession() as session:
-        yield Bench(gateway, session)
 
 
 def now() -> float:

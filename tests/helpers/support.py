@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import aiohttp
 import pytest
@@ -38,16 +38,20 @@ class Room:
 
 @dataclass
 class Line:
-    """A gateway, and a session with one connector slot to reach it."""
+    """A gateway, a session to reach it, a room to wait for, and what was dialled."""
 
     gateway: Gateway
     session: aiohttp.ClientSession
+    room: Room = field(default_factory=Room)
+    made: list[InferenceConnection] = field(default_factory=list)
 
     def dial(self, path: str = "/v1/echo", **options: Any) -> InferenceConnection:
-        return InferenceConnection(self.session, self.gateway.url(path), **options)
+        connection = InferenceConnection(self.session, self.gateway.url(path), **options)
+        self.made.append(connection)
+        return connection
 
     async def assert_nothing_left(self) -> None:
-        """No socket at the gateway, and the connector's only slot is free."""
+        """No socket at the gateway, and a slot of the connector's is free."""
         await self.gateway.wait_idle(2.0)
         self.gateway.withdraw_faults()
         async with self.dial() as ws:
@@ -56,15 +60,24 @@ class Line:
         await self.gateway.wait_idle(2.0)
 
 
+L = TypeVar("L", bound=Line)
+
+
+@asynccontextmanager
+async def line_of(kind: type[L], *, limit: int = 0, **options: Any) -> AsyncIterator[L]:
+    """A line of this class: to a gateway made with ``options``, in ``limit`` sockets; 0: any."""
+    async with Gateway(**options) as gateway:
+        connector = aiohttp.TCPConnector(limit=limit, ssl=gateway.client_ssl or True)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            yield kind(gateway, session)
+
+
 @asynccontextmanager
 async def open_line(*, tls: bool, **options: Any) -> AsyncIterator[Line]:
-    """A line to a gateway made with ``options``; on leaving, nothing may be left."""
-    async with Gateway(tls=tls, shown_headers=SHOWN, **options) as gateway:
-        connector = aiohttp.TCPConnector(limit=1, ssl=gateway.client_ssl or True)
-        async with aiohttp.ClientSession(connector=connector) as session:
-            line = Line(gateway, session)
-            yield line
-            await line.assert_nothing_left()
+    """A line of one socket to a gateway made with ``options``; on leaving, nothing may be left."""
+    async with line_of(Line, limit=1, tls=tls, shown_headers=SHOWN, **options) as line:
+        yield line
+        await line.assert_nothing_left()
 
 
 class Stopwatch:

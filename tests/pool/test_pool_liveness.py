@@ -47,7 +47,9 @@ async def lay_idle(pool: ConnectionPool, clock: Clock, how: IdleFor) -> list[Inf
     return lent
 
 
-@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize(
+    "tls", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "tls"]
+)
 @pytest.mark.parametrize(
     "fault",
     [DropAfter(), DropAfter(reset=True), CloseWith(1000), CloseWith(4000)],
@@ -78,6 +80,7 @@ async def test_in_a_thousand_tries_none_that_ended_is_lent(
             await until(lambda: pool.statistics().size == 0)
 
 
+@pytest.mark.slow
 async def test_in_a_thousand_tries_none_that_froze_is_lent_once_a_pong_is_due(
     loop_reports: list[dict[str, Any]],
 ) -> None:

@@ -45,7 +45,9 @@ class Call:
         return [after - end for end, after in zip(self.ended_at, self.opened_at[1:], strict=False)]
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize(
+    "seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 10))]
+)
 @pytest.mark.parametrize("life", [0.0, 0.9])
 def test_accepting_and_hanging_up_within_a_second_is_dialled_ever_slower_and_ends(
     life: float, seed: int
@@ -89,8 +91,8 @@ def test_lives_of_a_second_and_a_half_end_within_two_minutes_of_it() -> None:
 @pytest.mark.parametrize(
     ("life", "code", "outage_before"),
     [
-        (2.5, 1011, False),
-        (8.0, 1011, False),
+        pytest.param(2.5, 1011, False, marks=pytest.mark.slow),
+        pytest.param(8.0, 1011, False, marks=pytest.mark.slow),
         (8.0, 1011, True),
         (10.0, 1011, True),
         (60.0, 1000, False),

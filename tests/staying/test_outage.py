@@ -106,7 +106,10 @@ def test_once_a_probe_got_through_the_others_follow_within_a_second_and_not_at_o
     assert max(by_tenth.values()) <= 15
 
 
-@pytest.mark.parametrize("seconds", [0.5, 3.0, 10.0])
+@pytest.mark.parametrize(
+    "seconds",
+    [pytest.param(0.5, marks=pytest.mark.slow), 3.0, pytest.param(10.0, marks=pytest.mark.slow)],
+)
 def test_streams_that_share_come_back_no_later_than_a_second_after_those_that_do_not(
     seconds: float,
 ) -> None:

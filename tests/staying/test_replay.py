@@ -384,6 +384,28 @@ def test_a_pace_is_kept_and_real_time_is_never_held_up() -> None:
     assert live == pytest.approx(10.0, abs=0.05)
 
 
+def test_an_item_that_is_due_within_a_millisecond_is_not_waited_for() -> None:
+    async def main() -> float:
+        buffer = ReplayBuffer[int](pace=2.0)
+        for number in range(2):
+            buffer.put_nowait(number, size=1, seconds=1.0)
+        await anext(buffer)
+        await elapse(0.4995)
+        await anext(buffer)
+        return asyncio.get_running_loop().time()
+
+    assert in_virtual_time(main) == pytest.approx(0.4995, abs=1e-6)
+
+
+async def test_a_bound_in_seconds_holds_what_adds_up_to_it_in_fractions() -> None:
+    buffer = ReplayBuffer[int](max_seconds=0.3)
+    for number in range(3):
+        buffer.put_nowait(number, size=1, seconds=0.1)
+    assert 0.1 + 0.1 + 0.1 > 0.3
+    assert given_up(buffer) == {}
+    assert [await anext(buffer) for _ in range(3)] == [0, 1, 2]
+
+
 def test_what_was_in_flight_at_three_short_losses_in_a_row_is_given_up_and_the_rest_goes_on() -> (
     None
 ):

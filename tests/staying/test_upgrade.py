@@ -107,6 +107,25 @@ def test_the_old_one_is_drained_while_the_new_one_is_used() -> None:
     on_the_bench(scenario)
 
 
+def test_closing_ends_the_watch_for_a_room_that_never_comes_at_once() -> None:
+    async def scenario(bench: Bench) -> None:
+        room = Room()
+        before = asyncio.all_tasks()
+        upgrade = UpgradePolicy(room_connected=room.connected)
+        loop = bench.loop(upgrade=upgrade, identity=room.identity)
+        async for _ in loop:
+            watching = asyncio.all_tasks() - before
+            assert "agent_conn.upgrade_watch" in {task.get_name() for task in watching}
+            break
+        started = now()
+        async with asyncio.timeout(60):
+            await loop.aclose()
+        assert now() - started < 1
+        assert [task.get_name() for task in watching if not task.done()] == []
+
+    on_the_bench(scenario)
+
+
 @pytest.mark.parametrize("how", ["never returns", "raises"])
 def test_a_drain_is_bounded_and_counted(how: str) -> None:
     async def scenario(bench: Bench) -> None:
