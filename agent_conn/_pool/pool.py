@@ -212,6 +212,13 @@ class ConnectionPool:
         """Whether ``aclose`` was called; closing may still be under way."""
         return self._state.closed
 
+    def __repr__(self) -> str:
+        now = self.statistics()
+        return (
+            f"<ConnectionPool {now.in_use} in use, {now.idle} idle, {now.dialing} dialing, "
+            f"{now.waiting} waiting>"
+        )
+
     def statistics(self) -> PoolStatistics:
         """A snapshot of what is owned and what was done. Any thread may ask for it."""
         states = self._state.states()

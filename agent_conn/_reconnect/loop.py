@@ -109,6 +109,10 @@ class Reconnector:
         self._drop: ConnectionLost | None = None
         self._closing: asyncio.Task[None] | None = None
 
+    def __repr__(self) -> str:
+        now = self.statistics
+        return f"<Reconnector {self._state}, {now.opened} opened, {now.lost} lost>"
+
     @property
     def state(self) -> ReconnectState:
         """What the loop is doing."""

@@ -1,4 +1,4 @@
-"""Send again on the next connection what the last one was not heard to have taken."""
+"""Resend on the next connection the items that the last one did not acknowledge."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from enum import StrEnum
 from typing import Generic, Self, TypeVar
 
 from agent_conn._checks import check_count
+from agent_conn._log import log
 from agent_conn._options import check_hooks, check_seconds
 from agent_conn._reconnect.checks import check_number
 from agent_conn.errors import StateError
-
-logger: logging.Logger = logging.getLogger("agent_conn")
 
 T = TypeVar("T")
 
@@ -161,6 +160,9 @@ class ReplayBuffer(Generic[T]):
         self._readable = asyncio.Event()
         self._freed = asyncio.Event()
         self._ended = False
+
+    def __repr__(self) -> str:
+        return f"<ReplayBuffer {self.statistics.pending} items pending>"
 
     @property
     def statistics(self) -> ReplayStatistics:
@@ -390,11 +392,11 @@ class ReplayBuffer(Generic[T]):
 
     def _give_up(self, seconds: float, reason: GiveUpReason, items: int = 1) -> None:
         if not self._given_up[reason]:
-            logger.warning("replay_gives_up", extra={"reason": reason.value})
+            log(logging.WARNING, "replay_gives_up", reason=reason.value, items=items)
         self._given_up[reason] += items
         if self._on_give_up is None:
             return
         try:
             self._on_give_up(seconds, reason, items)
         except Exception as error:
-            logger.warning("give_up_hook_failed", extra={"error": type(error).__name__})
+            log(logging.WARNING, "give_up_hook_failed", error=type(error).__name__)

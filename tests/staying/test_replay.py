@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 import pytest
+from helpers.support import events
 from helpers.virtual_time import elapse, in_virtual_time
 from hypothesis import given
 from hypothesis import strategies as st
@@ -227,13 +228,15 @@ async def test_an_ended_buffer_takes_nothing_more() -> None:
         await buffer.put(1, size=1)
 
 
+def test_a_buffer_shows_what_is_pending() -> None:
+    assert repr(filled(3)) == "<ReplayBuffer 3 items pending>"
+
+
 async def test_giving_up_is_logged_once_a_reason_and_a_hook_that_raises_harms_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     filled(13, max_seconds=10.0, on_give_up=lambda *_: 1 / 0)
-    events = [record.message for record in caplog.records]
-    assert events.count("replay_gives_up") == 1
-    assert events.count("give_up_hook_failed") == 3
+    assert events(caplog) == ["replay_gives_up", *["give_up_hook_failed"] * 3]
 
 
 @pytest.mark.parametrize(
