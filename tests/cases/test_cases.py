@@ -69,7 +69,7 @@ CHANGES: dict[str, list[tuple[str, str]]] = {
         ("reconnect(dial)", "reconnect(dial, max_age=0.7)"),
         (
             "await asyncio.sleep(0.01)\n",
-            "await asyncio.sleep(0.01)\n                    if loop.better: break\n",
+            "await asyncio.sleep(0.01)\n                    if loop.successor: break\n",
         ),
     ],
     "clients/08-pool-not-rewarmed.py": [
@@ -79,10 +79,11 @@ CHANGES: dict[str, list[tuple[str, str]]] = {
         ),
     ],
     "clients/09-restart-storm-1012-1013.py": [("stable_after=0.3", "")],
-    "clients/17-planned-rotation.py": [("await loop.upgrade()", "await loop.rotate()")],
+    "clients/17-planned-rotation.py": [
+        ("await loop.upgrade()", "await loop.rotate()"),
+        ("= loop.better", "= loop.successor"),
+    ],
 }
-# They ask for a change of connections at an age.
-NOT_YET = {"agents/30-session-limit-gap.py", "clients/17-planned-rotation.py"}
 
 
 @pytest.fixture(scope="session")
@@ -134,10 +135,6 @@ def run(script: Path) -> str:
 @pytest.mark.skipif(not SCRIPTS, reason=f"no cases are in {FOLDER}; set AGENT_CONN_CASES")
 @pytest.mark.timeout(2 * SECONDS)
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_case(
-    script: str, outcomes: dict[str, Future[str]], request: pytest.FixtureRequest
-) -> None:
-    if script in NOT_YET:
-        request.applymarker(pytest.mark.xfail(reason="reconnect() takes no max_age yet"))
+def test_a_case(script: str, outcomes: dict[str, Future[str]]) -> None:
     said = outcomes[script].result()
     assert said.splitlines()[-1] == "0", said
