@@ -99,6 +99,7 @@ async def test_without_a_server_the_call_says_how_to_get_one(tmp_path: Path) -> 
 
 
 async def test_the_plugin_hears_in_an_agent_session_of_its_job(session: Any) -> None:
+    pytest.importorskip("pocketsphinx")
     native, room = NativeSide(hold=True), rtc.Room()
     async with LocalSpeech() as speech, Gateway(speech) as gateway:
         await speech.warm_up()
