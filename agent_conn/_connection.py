@@ -170,8 +170,9 @@ class InferenceConnection:
                 allow_insecure=allow_insecure,
                 usage=usage,
             )
-            if self._endpoints is not None:
-                self._endpoints.check_clear(self._options)
+            if self._endpoints is not None and self._options.carries_token:
+                for each in self._endpoints.urls:
+                    self._options.check_clear(each)
         except ConfigurationError as error:
             problem = error.with_traceback(None)
         if problem is not None:

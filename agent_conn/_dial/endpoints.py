@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from yarl import URL
 
 from agent_conn._dial.endpoint_health import EndpointHealth, is_endpoints_fault
-from agent_conn._options import DialOptions, check_url, kind
+from agent_conn._options import check_url, kind
 from agent_conn.errors import ConfigurationError, ConnectionLost, StateError
 
 
@@ -57,16 +57,6 @@ class Endpoints:
     def shown(self, place: int) -> URL:
         """The URL at ``place`` without its query."""
         return _without_query(self.urls[place])
-
-    def check_clear(self, options: DialOptions) -> None:
-        """Refuse to send a token of ``options`` to any of them unencrypted.
-
-        Raises:
-            ConfigurationError: it would be.
-        """
-        if options.carries_token:
-            for url in self.urls:
-                options.check_clear(url)
 
     def lost(self, shown: URL, loss: ConnectionLost) -> None:
         """Take note that a connection to the one that is ``shown`` so was lost."""

@@ -90,6 +90,9 @@ class Stage:
                 await play(self, given)
                 await self.gateway.wait_idle()
                 await asyncio.gather(*self._served)
+                # Idle is what the gateway has answered; its tasks may have a turn left to end.
+                while left := asyncio.all_tasks() - self._resting - {asyncio.current_task()}:
+                    await asyncio.wait(left)
 
         self._errors.seen.clear()
         self._runner.run(within())
