@@ -142,7 +142,8 @@ def test_a_run_that_uses_none_imports_nothing_for_them(
 
         def test_nothing():
             assert "agent_conn._pytest_plugin" in sys.modules
-            assert {"agent_conn.testing", "agent_conn._connection", "aiohttp"}.isdisjoint(sys.modules)
+            ours = {"agent_conn.testing", "agent_conn._connection", "aiohttp"}
+            assert ours.isdisjoint(sys.modules)
         """
     )
     pytester.runpytest_subprocess(*BARE).assert_outcomes(passed=1)
