@@ -51,16 +51,18 @@ _COUNTED = ("acquired", "reused", "dialed", "dials_failed", "timeouts", "dropped
 class ConnectionPool:
     """Open connections, lent to one borrower at a time and kept warm in between.
 
-    The newest idle connection is lent first; where there is none, who came first is served
-    first, by what is returned or by a dial of the pool's own. A connection is lent only while
-    what its identity source gives in the borrower's own context is what was sent. An idle
-    connection is read, so that pings are answered and its end is noticed; what comes is dropped
-    and counted, so take a greeting in ``on_open``. It is looked at before it is lent: one whose
-    end has reached this machine is never lent. A close still in flight, or a recent freeze,
-    goes undetected; pass ``probe``.
+    The newest idle connection is lent first. Where none is idle, borrowers wait in a queue for
+    one that is returned, or for a dial that the pool begins for them. A connection is lent only
+    while its identity source, asked in the borrower's own context, gives the ids that it sent.
 
-    Leave with ``release(connection, reuse=False)`` where an answer was interrupted: the rest
-    of it still comes, and the next borrower would take it for its own. Or pass ``reset``.
+    The pool reads idle connections, so that pings are answered and an end is noticed. It drops
+    and counts what they receive: read a greeting in ``on_open``. It looks at a connection before
+    it lends it, and never lends one whose end has reached this machine. A close still in flight,
+    or a recent freeze, goes undetected; pass ``probe``.
+
+    Where an answer was interrupted, the rest of it still comes, and the next borrower would take
+    it for its own. Return such a connection by ``release(connection, reuse=False)``, or pass
+    ``reset``.
 
     Use it in one event loop; ``async with`` closes it.
 
@@ -73,14 +75,14 @@ class ConnectionPool:
             use on. Those that end are dialled anew, after failures by the retry policy.
         max_age: seconds after which a connection is lent no more. An idle one is replaced up
             to a tenth earlier. Choose less than the server's own limit. None: no limit.
-        max_idle: seconds after which one that nobody borrowed is closed, unless ``min_idle``
-            needs it. None: no limit.
+        max_idle: seconds after which an idle connection is closed, unless ``min_idle`` needs
+            it. None: no limit.
         rotate: seconds within which the dials that replace idle connections begin once their
             identity is out of date; one in use is replaced when it is returned. A new one is
             opened before the old one is closed, unless the pool is full. None: off.
         keepalive: what to send where nothing was sent for long, idle or in use.
-        reset: awaited with the websocket when it is returned, for at most 5 s, before anyone
-            else has it. One that raises has the connection closed.
+        reset: awaited with the websocket when it is returned, for at most 5 s, before it is lent
+            again. Where it raises, the connection is closed.
         clock: gives seconds, for tests.
         jitter: gives a float from 0 to 1, for tests.
 

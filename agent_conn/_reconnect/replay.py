@@ -108,14 +108,14 @@ class _Run:
 class ReplayBuffer(Generic[T]):
     """A queue to a writer that keeps what was sent until it is acknowledged.
 
-    One task puts, one iterates and sends; ``begin`` is called with each new connection,
-    before it is iterated for that one. What acknowledges is the pump's to say. Items come
-    out in the order in which they were put.
+    One task puts items, another iterates and sends them, in the order in which they were put.
+    Call ``begin`` with each new connection, before you iterate for it, and ``acknowledge`` for
+    what the peer has taken.
 
-    At its bound the buffer lets go of the oldest. One that was sent is then no longer there
-    to be replayed: it is given up only if its connection ends before it is acknowledged. One
-    that was not sent is given up there and then. What was in flight at three short losses in a
-    row is given up too, as what the peer may be dying of.
+    At its bound the buffer drops the oldest item. A sent one can then not be replayed: it is
+    given up if its connection ends before it is acknowledged. One that was not sent is given up
+    at once. What was in flight at three short losses in a row is given up too, since it may be
+    what ends the peer.
 
     Args:
         max_seconds: the most audio to keep, in seconds. The default outlasts a peer that
