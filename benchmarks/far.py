@@ -11,12 +11,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import ctypes
 import gc
 import json
 import os
 import random
 import resource
+import socket
 import ssl
+import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -28,6 +31,7 @@ from agent_conn.gateway import (
     AcceptAndClose,
     BadAccept,
     CloseWith,
+    Connection,
     DropAfter,
     DropHandshake,
     Fault,
@@ -52,6 +56,8 @@ RARE_COLLECTIONS = (700, 10, 1_000)
 """Thresholds of ``gc.set_threshold``: the last is a hundred times Python 3.11's."""
 TRIES = 50
 MESSAGES_OF_A_FLOW = 6
+# From linux/filter.h, which Python has no names for: a program that keeps 0 bytes of a packet.
+SO_ATTACH_FILTER, RETURN_0 = 26, struct.pack("HBBI", 0x06, 0, 0, 0)
 OPEN_FAULTS: dict[str, Fault] = {
     "reset": Reset(),
     "drop": DropAfter(),
@@ -73,6 +79,16 @@ HANDSHAKE_FAULTS: dict[str, Fault] = {
     "no websocket": NotWebSocket(),
     "unasked extension": UnaskedExtension(),
 }
+
+
+def deafen(port: int) -> None:
+    """Drop every packet that reaches a connection of ``port`` which is open now. Linux only."""
+    nothing = ctypes.create_string_buffer(RETURN_0, len(RETURN_0))
+    program = struct.pack("HP", 1, ctypes.addressof(nothing))
+    for entry in list(Path("/proc/self/fd").iterdir()):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(entry.name))) as one:
+            if one.getsockname()[1] == port and one.getpeername():
+                one.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
 
 
 class FarEnd:
@@ -131,18 +147,59 @@ class FarEnd:
 
     async def drop(self, *, rejections: int) -> float:
         """Reset what is open; the seconds until audio came on another connection."""
-        gateway, old = self._gateway, self._gateway.connections
+        gateway, old = self._gateway, self._in_use()
         if rejections:
             gateway.inject(Reject(503), rejections)
         now = asyncio.get_running_loop().time
         dropped = now()
         for connection in old:
             connection.inject(Reset())
-        await gateway.wait_until(
-            lambda: any(one.messages_received > 1 for one in gateway.connections if one not in old),
-            PATIENCE,
-        )
+        await gateway.wait_until(lambda: self._flows_beside(old), PATIENCE)
         return now() - dropped
+
+    async def silence(self, *, code: int | None) -> float:
+        """The longest time without audio, until it flows on another connection.
+
+        Args:
+            code: of the Close frame that ends what is open; None: the client moves by itself.
+        """
+        gateway, old = self._gateway, self._in_use()
+        now = asyncio.get_running_loop().time
+        heard, last, longest = 0, now(), 0.0
+
+        def has_moved() -> bool:
+            nonlocal heard, last, longest
+            there = {*old, *gateway.connections}
+            if (total := sum(one.messages_received for one in there)) > heard:
+                heard, last, longest = total, now(), max(longest, now() - last)
+            return self._flows_beside(old)
+
+        for connection in old if code is not None else ():
+            connection.inject(CloseWith(code or 0))
+        await gateway.wait_until(has_moved, PATIENCE)
+        return longest
+
+    async def black_hole(self) -> float:
+        """Lose all that comes on what is open; the seconds until audio came on another."""
+        gateway, old = self._gateway, self._in_use()
+        now = asyncio.get_running_loop().time
+        began = now()
+        deafen(gateway.port)
+        try:
+            await gateway.wait_until(lambda: self._flows_beside(old), PATIENCE)
+        finally:
+            # They hear of no close either.
+            for connection in old:
+                connection.inject(Reset())
+        return now() - began
+
+    def _in_use(self) -> list[Connection]:
+        """The connections that audio flows on; a spare has none."""
+        there = self._gateway.connections
+        return [one for one in there if one.messages_received > 1]
+
+    def _flows_beside(self, old: list[Connection]) -> bool:
+        return any(one not in old for one in self._in_use())
 
     async def strike(self, *, fault: str, seed: int) -> bool:
         """Have an open connection, drawn by ``seed``, or the next handshake meet ``fault``."""

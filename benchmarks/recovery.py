@@ -10,6 +10,9 @@ over TLS for 1.5 s, until the gateway resets the connection; the gateway then me
 first audio of the next one. One round trip of that is the line's: the reset's way out and the
 audio's way in. What remains is from the drop being seen to audio being sent again, and is what
 the table shows. In its last columns the first redial is rejected with a 503.
+
+A loop with a standby is dropped once its spare is ready, which takes up to 5 s of jitter. Each drop
+has a loop of its own.
 """
 
 from __future__ import annotations
@@ -21,21 +24,23 @@ import json
 import logging
 import os
 import statistics
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import aiohttp
 
-from agent_conn import InferenceConnection, ReplayBuffer, reconnect
+from agent_conn import InferenceConnection, Reconnector, ReplayBuffer, Standby, reconnect
 from benchmarks.far import DEFAULT_PORT, PATIENCE, Far, far_process, reach, serve
 from benchmarks.line import missing
 from benchmarks.loops import add_loop_option, run_on_loop
 from benchmarks.measurement import Measurement, Outcomes, Step, Tell, counted
-from benchmarks.peers import NOT_INSTALLED, version
+from benchmarks.peers import NOT_INSTALLED, OURS, version
 from benchmarks.render import as_text
 from benchmarks.results import Cell, Column, Result
+from benchmarks.results import Target as Bar
 
 CHUNK_SECONDS = 0.05
 CHUNK = bytes(1600)
@@ -46,6 +51,9 @@ LINE = 0.08
 FLOWING = 1.5
 """Seconds of audio before the drop: a connection that lived for less than one is no sign of a
 gateway in order, and agent_conn does not dial that at once."""
+COLD, TRANSPORT, WEBSOCKET = OURS, f"{OURS}, TRANSPORT", f"{OURS}, WEBSOCKET"
+BARS_MS = {COLD: 250.0, TRANSPORT: 90.0, WEBSOCKET: 10.0}
+"""On the line of 80 ms."""
 
 
 @dataclass
@@ -54,6 +62,8 @@ class Target:
 
     far: Far
     session: aiohttp.ClientSession
+    loop: Reconnector | None = None
+    """That of agent_conn's pump, which sets it."""
 
     @property
     def stt(self) -> str:
@@ -68,7 +78,7 @@ async def stream(send: Callable[[str], Awaitable[object]]) -> None:
         await asyncio.sleep(CHUNK_SECONDS)
 
 
-async def pump_agent_conn(target: Target) -> None:
+async def pump_agent_conn(target: Target, standby: Standby | None = None) -> None:
     buffer = ReplayBuffer[str]()
 
     async def record() -> None:
@@ -92,7 +102,8 @@ async def pump_agent_conn(target: Target) -> None:
                 pass
             writing.cancel()
 
-    async with asyncio.TaskGroup() as group, reconnect(dial) as loop:
+    async with asyncio.TaskGroup() as group, reconnect(dial, standby=standby) as loop:
+        target.loop = loop
         group.create_task(record())
         await loop.run(pump)
 
@@ -189,32 +200,56 @@ async def pump_livekit(target: Target) -> None:
 
 
 PUMPS: dict[str, Callable[[Target], Awaitable[None]]] = {
-    "agent_conn": pump_agent_conn,
+    COLD: pump_agent_conn,
+    TRANSPORT: partial(pump_agent_conn, standby=Standby.TRANSPORT),
+    WEBSOCKET: partial(pump_agent_conn, standby=Standby.WEBSOCKET),
     "livekit-agents": pump_livekit,
     "websockets": pump_websockets,
     "pipecat-ai": pump_pipecat,
 }
 
 
-async def one_round(
-    far: Far, pump: Callable[[Target], Awaitable[None]], target: Target, rejections: int
-) -> float | None:
-    """Seconds from a drop to audio again, the line's round trip taken off."""
+@asynccontextmanager
+async def flowing(
+    far: Far, pump: Callable[[Target], Awaitable[None]], target: Target
+) -> AsyncIterator[None]:
+    """``pump`` while entered, whose audio flows from the beginning on."""
     pumping = asyncio.ensure_future(pump(target))
-    flowing = asyncio.create_task(far.ask("flowing"))
-    await asyncio.wait({pumping, flowing}, return_when=asyncio.FIRST_COMPLETED)
+    begun = asyncio.create_task(far.ask("flowing"))
+    await asyncio.wait({pumping, begun}, return_when=asyncio.FIRST_COMPLETED)
     if pumping.done():
-        await flowing
+        await begun
         await pumping
     await asyncio.sleep(FLOWING)
-    gap: float | None = await far.ask("drop", rejections=rejections)
-    pumping.cancel()
-    await asyncio.gather(pumping, return_exceptions=True)
-    await far.ask("idle")
+    try:
+        yield
+    finally:
+        pumping.cancel()
+        await asyncio.gather(pumping, return_exceptions=True)
+        await far.ask("idle")
+
+
+async def drop(far: Far, name: str, target: Target, rejections: int) -> float | None:
+    """Seconds from a drop to audio again, the line's round trip taken off."""
+    async with flowing(far, PUMPS[name], target):
+        if name in {TRANSPORT, WEBSOCKET}:
+            await spare_is_ready(target)
+        gap: float | None = await far.ask("drop", rejections=rejections)
     return None if gap is None else gap - far.rtt
 
 
+async def spare_is_ready(target: Target) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while target.loop is None or not target.loop.statistics.spare_ready:  # noqa: ASYNC110
+            await asyncio.sleep(CHUNK_SECONDS)
+
+
 Gaps = list[float | None]
+
+
+def is_installed(name: str) -> bool:
+    """Whether the package of a row is there."""
+    return version(name.partition(",")[0]) is not None
 
 
 async def measure(far: Far, tell: Tell, *, rounds: int) -> dict[str, list[Gaps]]:
@@ -222,11 +257,11 @@ async def measure(far: Far, tell: Tell, *, rounds: int) -> dict[str, list[Gaps]]
     connector = aiohttp.TCPConnector(ssl=far.context or True)
     async with aiohttp.ClientSession(connector=connector) as session:
         target = Target(far, session)
-        found: dict[str, list[Gaps]] = {name: [[], []] for name in PUMPS if version(name)}
+        found: dict[str, list[Gaps]] = {name: [[], []] for name in PUMPS if is_installed(name)}
         for _ in counted(rounds, tell):
             for name, columns in found.items():
                 for rejections, gaps in enumerate(columns):
-                    gaps.append(await one_round(far, PUMPS[name], target, rejections))
+                    gaps.append(await drop(far, name, target, rejections))
     return found
 
 
@@ -255,7 +290,23 @@ def combine(outcomes: Outcomes) -> Result:
             else [NOT_INSTALLED] * 4
             for name in PUMPS
         },
+        targets=bars(step.round_trip, found),
     )
+
+
+def bars(round_trip: float, found: dict[str, list[Gaps]]) -> list[Bar]:
+    """What the medians must not be above; they are for one line."""
+    if round_trip != LINE:
+        return []
+    return [
+        Bar(f"{name}: at most {most:g} ms after a drop", median(found[name][0]), most)
+        for name, most in BARS_MS.items()
+    ]
+
+
+def median(gaps: Gaps) -> float:
+    """In milliseconds; a round that was not back counts as long as it was waited for."""
+    return 1e3 * statistics.median(PATIENCE if gap is None else gap for gap in gaps)
 
 
 def summary(gaps: Gaps) -> list[Cell]:
