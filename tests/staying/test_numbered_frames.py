@@ -89,7 +89,10 @@ class Trouble:
     struck: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._places = sorted(self.dice.sample(range(self.frames), self.faults))
+        # One in each stretch, and not in its end: the connection after a drop is another one.
+        stretch = self.frames // self.faults
+        least = range(0, self.frames, stretch)[: self.faults]
+        self._places = [first + self.dice.randrange(stretch * 2 // 3) for first in least]
         kinds = len(self.kinds)
         self._kinds = [self.kinds[number % kinds] for number in range(self.faults)]
         self.dice.shuffle(self._kinds)
@@ -225,6 +228,24 @@ def test_with_a_bound_of_ten_seconds_fifty_faults_lose_nothing() -> None:
     assert sum(told.given_up.values()) == told.unsent == 0
     assert told.acknowledged + told.replayed == told.put == 20_000
     assert told.replayed > 0
+
+
+def test_a_thousand_drops_at_random_lose_and_double_no_audio() -> None:
+    pump, _, numbers = in_virtual_time(
+        lambda: stream(
+            ReplayBuffer(max_seconds=0.5),
+            frames=150_000,
+            faults=1_000,
+            live=False,
+            kinds=("reset",),
+            options=QUICK,
+        )
+    )
+    assert len(pump.trouble.struck) == 1_000
+    assert pump.loop.statistics.lost == 1_000
+    assert numbers == list(range(150_000))
+    told = pump.buffer.statistics
+    assert sum(told.given_up.values()) == told.unsent == 0
 
 
 @pytest.mark.parametrize("bound", [0.3, 1.0])
