@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks import (
+    endings,
     endpoints,
     fanout,
     importing,
@@ -48,6 +49,7 @@ MEASUREMENTS = {
         memory,
         messages,
         recovery,
+        endings,
         pool,
         fanout,
         storm,

@@ -87,7 +87,8 @@ def deafen(port: int) -> None:
     program = struct.pack("HP", 1, ctypes.addressof(nothing))
     for entry in list(Path("/proc/self/fd").iterdir()):
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(entry.name))) as one:
-            if one.getsockname()[1] == port and one.getpeername():
+            inet = one.family in {socket.AF_INET, socket.AF_INET6}
+            if inet and one.getsockname()[1] == port and one.getpeername():
                 one.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
 
 

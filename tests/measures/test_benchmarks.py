@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from benchmarks import predial
+from benchmarks import endings, predial, recovery
 from benchmarks.far import ROOT, far_process, reach
 from benchmarks.line import missing, open_line
 from benchmarks.measurement import Step
@@ -88,6 +88,19 @@ def test_room_to_open_may_take_a_twentieth_and_3_ms_above_the_round_trip(
 ) -> None:
     result = predial.combine([(Step({"rounds": 1}, 0.02), FOUND | {OURS: [ours]})])
     assert [target.holds for target in result.targets] == [keeps_to_the_line, is_first]
+
+
+def test_a_drop_that_nobody_came_back_from_misses_its_bar() -> None:
+    found: dict[str, list[recovery.Gaps]] = {name: [[0.001], [0.001]] for name in recovery.PUMPS}
+    found[recovery.WEBSOCKET] = [[None], [0.001]]
+    result = recovery.combine([(Step({"rounds": 1}, recovery.LINE, tls=True), found)])
+    assert [target.holds for target in result.targets] == [True, True, False]
+
+
+def test_without_a_line_no_planned_end_is_measured_and_none_misses_its_bar() -> None:
+    result = endings.combine([(Step({"rounds": 1, "holes": 1}, recovery.LINE, tls=True), None)])
+    assert {target.holds for target in result.targets} == {None}
+    assert "not measured" in as_text(result)
 
 
 def test_results_survive_their_json() -> None:
