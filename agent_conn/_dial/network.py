@@ -12,6 +12,9 @@ if hasattr(select, "poll"):
     _HUNG_UP = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
 
 _USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
+_USER_TIMEOUT_SHARE = 0.8
+"""Linux counts TCP_USER_TIMEOUT from a retransmission on, and so ends a connection later than it
+says: over a line of 80 ms, 6.3 s after the network died with 5 s, and 5.2 s after it with 4 s."""
 _KEEP_IDLE: int = getattr(socket, "TCP_KEEPIDLE", 0) or getattr(socket, "TCP_KEEPALIVE", 0)
 """The second is its name on macOS."""
 
@@ -36,7 +39,8 @@ def watch_network(transport: asyncio.BaseTransport, seconds: float) -> None:
             probes = max(1, round(seconds) - idle)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, probes)
         else:
-            sock.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, round(seconds * 1000))
+            unacknowledged = round(seconds * _USER_TIMEOUT_SHARE * 1000)
+            sock.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, unacknowledged)
 
 
 def hung_up(transport: asyncio.BaseTransport) -> bool:

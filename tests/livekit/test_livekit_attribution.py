@@ -219,7 +219,7 @@ async def test_every_websocket_of_the_session_ends_where_its_network_is_dead(
     for headers in ({}, {JOB_ID: "AJ_1"}):
         async with running.session.ws_connect(gateway.url("/v1/echo"), headers=headers) as ws:
             sock = ws.get_extra_info("socket")
-            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 5000
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 4000
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
 
 
