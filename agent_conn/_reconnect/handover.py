@@ -32,7 +32,9 @@ _LEAST_LOOK = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpgradePolicy:
-    """What a loop does when the room comes late. Times are in seconds.
+    """What a loop does when the room comes late, and with one that another replaces.
+
+    Times are in seconds.
 
     Raises:
         ConfigurationError: a value is wrong; the message names it.
