@@ -232,7 +232,8 @@ class Handovers:
     def _failed(self, reason: Reason, failure: AgentConnError | None) -> None:
         self._counted.count(**{f"{reason}s_failed": 1})
         self._counted.last_error = failure or self._counted.last_error
-        why = "no better ids" if failure is None else str(failure)
+        unfit = "no better ids" if reason is Reason.UPGRADE else "it ended before its turn"
+        why = unfit if failure is None else str(failure)
         log(logging.WARNING, f"{reason}_failed", error=why)
 
     def _start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
