@@ -72,14 +72,6 @@ CHANGES: dict[str, list[tuple[str, str]]] = {
             "await asyncio.sleep(0.01)\n                    if loop.successor: break\n",
         ),
     ],
-    "agents/30-session-limit-gap.py": [
-        ("reconnect(dial)", "reconnect(dial, max_age=0.8)"),
-        (
-            "                    await asyncio.sleep(0.01)\n",
-            "                    await asyncio.sleep(0.01)\n"
-            "                    if loop.successor is not None: break\n",
-        ),
-    ],
     "clients/08-pool-not-rewarmed.py": [
         (
             "max_size=4) as pool:\n            pool.prewarm(2)",

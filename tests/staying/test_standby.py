@@ -7,6 +7,7 @@ import gc
 import logging
 import random
 import weakref
+from itertools import pairwise
 from typing import Any
 
 import aiohttp
@@ -124,7 +125,7 @@ def test_a_spare_that_ends_is_replaced_by_one_dial_in_fifteen_seconds(standby: S
                 break
             assert loop.statistics.spares_dialed == len(dialed) - 1
             assert loop.statistics.dials == 1
-        gaps = [after - before for before, after in zip(dialed[1:], dialed[2:], strict=False)]
+        gaps = [after - before for before, after in pairwise(dialed[1:])]
         assert len(gaps) >= 200 / (BETWEEN + 7) - 1
         assert min(gaps) >= BETWEEN
         assert len({round(gap, 3) for gap in gaps}) > 2
@@ -341,12 +342,15 @@ def test_an_hour_with_spares_that_end_every_minute_is_few_dials_and_keeps_none(
 def test_a_final_loss_ends_the_loop_although_a_spare_is_there() -> None:
     async def scenario(bench: Bench) -> None:
         loop = bench.loop(standby=Standby.WEBSOCKET)
+
+        async def pump(connection: InferenceConnection) -> None:
+            await elapse(UP)
+            assert loop.statistics.spare_ready
+            bench.gateway.connections[0].inject(CloseWith(1008))
+            await listen(connection)
+
         with pytest.raises(ConnectionLost) as lost:
-            async for connection in loop:
-                await elapse(UP)
-                assert loop.statistics.spare_ready
-                bench.gateway.connections[0].inject(CloseWith(1008))
-                await listen(connection)
+            await loop.run(pump)
         assert lost.value.code == 1008
         assert loop.connections == ()
 
@@ -358,8 +362,7 @@ def test_a_peer_that_accepts_and_hangs_up_makes_no_storm_with_a_spare() -> None:
         bench.gateway.inject(AcceptAndClose(1011), times=None)
         loop = bench.loop(standby=Standby.WEBSOCKET)
         with pytest.raises(RetriesExhausted):
-            async for connection in loop:
-                await listen(connection)
+            await loop.run(listen)
         spares = loop.statistics.spares_dialed
         assert len(bench.gateway.handshakes) <= 26 + spares
         assert spares <= now() / BETWEEN + 1
