@@ -32,7 +32,9 @@ _LEAST_LOOK = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpgradePolicy:
-    """What a loop does when the room comes late. Times are in seconds.
+    """What a loop does when the room comes late, and with one that another replaces.
+
+    Times are in seconds.
 
     Raises:
         ConfigurationError: a value is wrong; the message names it.
@@ -230,7 +232,8 @@ class Handovers:
     def _failed(self, reason: Reason, failure: AgentConnError | None) -> None:
         self._counted.count(**{f"{reason}s_failed": 1})
         self._counted.last_error = failure or self._counted.last_error
-        why = "no better ids" if failure is None else str(failure)
+        unfit = "no better ids" if reason is Reason.UPGRADE else "it ended before its turn"
+        why = unfit if failure is None else str(failure)
         log(logging.WARNING, f"{reason}_failed", error=why)
 
     def _start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:

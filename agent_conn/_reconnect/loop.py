@@ -255,6 +255,8 @@ class Reconnector:
         """Dial once. Returns how long to wait before the next, if it failed."""
         self._advance(ReconnectState.DIALING)
         spare = await self._spares.take_held()
+        if spare is None and self._closing is not None:
+            return Pause(0.0)
         if spare is None:
             found = await self._attempts.attempt()
         else:
@@ -297,10 +299,10 @@ class Reconnector:
 
     async def _take_spare(self) -> bool:
         await self._handovers.give_up()
-        connection = await self._spares.take_open()
-        if connection is not None:
-            await self._use(connection, _now())
-        return connection is not None
+        spare = await self._spares.take_open()
+        if spare is not None:
+            await self._use(spare.connection, spare.opened_at)
+        return spare is not None
 
     async def _use(self, connection: InferenceConnection, opened_at: float) -> None:
         """Make it the one in use, unless the loop is closing."""
@@ -312,7 +314,8 @@ class Reconnector:
         self._current, self._drop = connection, None
         if self._lifetime is not None:
             self._lifetime.end()
-        self._lifetime = Lifetime(connection, opened_at)
+        # Waiting for its turn was no proof of it.
+        self._lifetime = Lifetime(connection, _now())
         self._handovers.follow(connection, opened_at)
         self._spares.keep()
 

@@ -58,8 +58,8 @@ class HeldDial:
     @property
     def ready(self) -> bool:
         """Whether its connection is up, for all that is known here."""
-        held = self._pre_dial is not None and not self._task.done()
-        return held and self._pre_dial is not None and self._pre_dial.is_ready()
+        pre_dial = None if self._task.done() else self._pre_dial
+        return pre_dial is not None and pre_dial.is_ready()
 
     async def decided(self) -> bool:
         """Wait until it is up or has failed; whether it is up."""
@@ -73,13 +73,20 @@ class HeldDial:
             AgentConnError: it did not open.
         """
         self._wanted.set()
-        return await self._task
+        try:
+            return await self._task
+        except asyncio.CancelledError:
+            # It may have opened in the same turn.
+            await self.aclose()
+            raise
 
     async def aclose(self) -> None:
         """Give it up, and close it."""
         self._task.cancel()
-        await ended(self._task)
-        await self.connection.aclose()
+        try:
+            await ended(self._task)
+        finally:
+            await self.connection.aclose()
 
     async def _hold(self, pre_dial: PreDial | None) -> None:
         if pre_dial is None:
@@ -167,7 +174,7 @@ class Spares:
         await self._drop()
         return None
 
-    async def take_open(self) -> InferenceConnection | None:
+    async def take_open(self) -> Successor | None:
         """A websocket that takes over at once. It is the caller's to close."""
         if self._standby is not Standby.WEBSOCKET:
             return None
@@ -176,7 +183,7 @@ class Spares:
         if isinstance(spare, Successor) and self._is_fit(spare) and await spare.take():
             self._spare = None
             self._counted.count(spares_used=1)
-            return spare.connection
+            return spare
         await self._drop()
         return None
 

@@ -81,8 +81,10 @@ class Successor:
     async def aclose(self) -> None:
         """Give up, and close the connection."""
         self._task.cancel()
-        await ended(self._task)
-        await self.connection.aclose()
+        try:
+            await ended(self._task)
+        finally:
+            await self.connection.aclose()
 
     async def _run(self) -> None:
         try:

@@ -7,7 +7,14 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from agent_conn import InferenceConnection, Reconnector, RetryPolicy, UpgradePolicy, reconnect
+from agent_conn import (
+    InferenceConnection,
+    Reconnector,
+    RetryPolicy,
+    Standby,
+    UpgradePolicy,
+    reconnect,
+)
 from helpers.support import Line, line_of
 from helpers.virtual_time import in_virtual_time, until_idle
 
@@ -20,11 +27,16 @@ class Bench(Line):
         retry: RetryPolicy | None = None,
         upgrade: UpgradePolicy | None = None,
         draw: Callable[[], float] = lambda: 1.0,
+        *,
+        standby: Standby | None = None,
+        max_age: float | None = None,
         **options: Any,
     ) -> Reconnector:
         """A loop whose every jitter is the longest, unless ``draw`` says otherwise."""
         dial = partial(self.dial, **options)
-        return reconnect(dial, retry=retry, upgrade=upgrade, random=draw)
+        return reconnect(
+            dial, retry=retry, upgrade=upgrade, standby=standby, max_age=max_age, random=draw
+        )
 
 
 def on_the_bench(scenario: Callable[[Bench], Awaitable[None]]) -> None:
