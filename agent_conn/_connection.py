@@ -171,8 +171,7 @@ class InferenceConnection:
                 usage=usage,
             )
             if self._endpoints is not None and self._options.carries_token:
-                for each in self._endpoints.urls:
-                    self._options.check_clear(each)
+                self._options.check_all_clear(self._endpoints.urls)
         except ConfigurationError as error:
             problem = error.with_traceback(None)
         if problem is not None:

@@ -138,6 +138,11 @@ class DialOptions:
                 "pass allow_insecure=True"
             )
 
+    def check_all_clear(self, urls: Iterable[URL]) -> None:
+        """Refuse to send a token to any of ``urls`` unencrypted, as ``check_clear`` does."""
+        for url in urls:
+            self.check_clear(url)
+
 
 def check_caller(identity: object, room_connected: object, header_names: object) -> None:
     """Check the arguments that tell who calls.
