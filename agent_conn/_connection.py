@@ -395,7 +395,7 @@ class InferenceConnection:
         record.opened_at = now()
         self._advance(Transition.OPEN)
         self._opener = self._budget = self._dial = None
-        log_opened(record, self.url)
+        log_opened(record, lambda: self.url)
         return self._opened.ws
 
     async def _wait_and_prepare(self, hold: Hold | None) -> None:

@@ -12,7 +12,7 @@ from yarl import URL
 
 from agent_conn._identity import NOT_GIVEN, AgentIdentity, AttributionLevel
 from agent_conn._lifecycle import ConnectionState, Ending
-from agent_conn._log import log
+from agent_conn._log import is_logged, log
 from agent_conn._options import check_headers
 from agent_conn._room import WaitOutcome
 from agent_conn.errors import AgentConnError, ConnectionLost, Phase
@@ -223,16 +223,17 @@ def read_trace_headers(
         return {}
 
 
-def log_opened(record: RecordBuilder, url: URL) -> None:
+def log_opened(record: RecordBuilder, url: Callable[[], URL]) -> None:
     """Log that a connection opened, and which ids it could not name its caller by."""
-    log(
-        logging.INFO,
-        "connection_opened",
-        session_id=record.session_id,
-        attribution=record.attribution.name,
-        url=str(url),
-        dials=record.dials,
-    )
+    if is_logged(logging.INFO):
+        log(
+            logging.INFO,
+            "connection_opened",
+            session_id=record.session_id,
+            attribution=record.attribution.name,
+            url=str(url()),
+            dials=record.dials,
+        )
     omitted = {} if record.identity is None else record.identity.omitted
     waited_in_vain = record.wait_outcome in {WaitOutcome.TIMED_OUT, WaitOutcome.FAILED}
     if waited_in_vain or not {NOT_GIVEN}.issuperset(omitted.values()):
